@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Layouts of the two memories that a client shares with its `vshmemd`: the **directory**
+//! (written by `vshmemd` alone, read by all clients of the domain) and the **client page**
+//! (written by one client, read by `vshmemd`). The code that works on them is in
+//! `vshmem-engine`; every byte is described in `docs/wire.md`.
+
+use crate::limits::DIR_SLOTS;
+use core::sync::atomic::{AtomicI32, AtomicI64, AtomicU32, AtomicU64};
+
+/// Marks types that may lie in memory that another process writes at any time.
+///
+/// # Safety
+/// The type is `repr(C)`, has no padding and holds atomics only: no pointer, descriptor, `bool`
+/// or enum, so that no value another process writes can be an invalid one.
+pub unsafe trait Shared {}
+
+/// First word of a directory: "VSHMEMD1" in memory order.
+pub const DIR_MAGIC: u64 = u64::from_le_bytes(*b"VSHMEMD1");
+/// First word of a client page: "VSHMEMC1" in memory order.
+pub const PAGE_MAGIC: u64 = u64::from_le_bytes(*b"VSHMEMC1");
+/// Hash chains for keys, and as many for ids.
+pub const DIR_BUCKETS: usize = 1 << 14;
+/// End of a chain.
+pub const NO_SLOT: u32 = u32::MAX;
+/// 64-bit words of a [`crate::wire::Meta`].
+pub const META_WORDS: usize = size_of::<crate::wire::Meta>() / 8;
+
+/// Head of a directory.
+#[repr(C)]
+pub struct DirHeader {
+    /// [`DIR_MAGIC`]; constant.
+    pub magic: AtomicU64,
+    /// Generation of the domain; constant.
+    pub generation: AtomicU64,
+    /// [`crate::ABI_VERSION`]; constant.
+    pub version: AtomicU32,
+    /// Number of the domain; constant.
+    pub domid: AtomicU32,
+    /// Odd while `vshmemd` is changing chains or entries; readers begin again when it moved.
+    pub seq: AtomicU32,
+    /// Slots from here on were never used.
+    pub high_water: AtomicU32,
+    /// Zero.
+    pub reserved: [AtomicU64; 4],
+    /// First slot of each chain of keys, or [`NO_SLOT`].
+    pub keys: [AtomicU32; DIR_BUCKETS],
+    /// First slot of each chain of ids, or [`NO_SLOT`].
+    pub ids: [AtomicU32; DIR_BUCKETS],
+}
+
+/// One construct that the domain knows.
+#[repr(C)]
+pub struct DirEntry {
+    /// `id << 32 | state`: what a client that has just counted an attachment looks at, outside
+    /// the sequence lock. 0: the slot is free.
+    pub word: AtomicU64,
+    /// Next slot of the chain of keys.
+    pub next_key: AtomicU32,
+    /// Next slot of the chain of ids.
+    pub next_id: AtomicU32,
+    /// A [`crate::wire::Meta`], word by word.
+    pub meta: [AtomicU64; META_WORDS],
+    /// Zero.
+    pub reserved: AtomicU64,
+}
+
+/// The whole directory. Sparse: only what is used takes memory.
+#[repr(C)]
+pub struct Directory {
+    /// The head.
+    pub head: DirHeader,
+    /// The entries, by slot.
+    pub entries: [DirEntry; DIR_SLOTS],
+}
+
+/// Head of a client page.
+#[repr(C)]
+pub struct PageHeader {
+    /// [`PAGE_MAGIC`]; written by `vshmemd`, constant.
+    pub magic: AtomicU64,
+    /// Generation of the domain; written by `vshmemd`, constant.
+    pub generation: AtomicU64,
+    /// Pid of the client as it sees itself; written by the client when it maps the page.
+    pub pid: AtomicI32,
+    /// The client's slot; written by `vshmemd`, constant.
+    pub client: AtomicU32,
+    /// Attachment entries from here on were never used; raised by the client before it uses one.
+    pub high_water: AtomicU32,
+    /// Zero.
+    pub reserved: [AtomicU32; 9],
+}
+
+/// What one process does with one segment, at the place of the segment's directory slot.
+#[repr(C)]
+pub struct AttachEntry {
+    /// Public id; entries of an id that is not the slot's are left-overs and count for nothing.
+    pub id: AtomicI32,
+    /// Attachments of this process (as many as mappings).
+    pub count: AtomicU32,
+    /// Last attach, nanoseconds since the epoch; 0: none.
+    pub atime: AtomicI64,
+    /// Last detach, nanoseconds since the epoch; 0: none.
+    pub dtime: AtomicI64,
+    /// Zero.
+    pub reserved: AtomicU64,
+}
+
+/// The whole client page (many pages in truth, sparse).
+#[repr(C)]
+pub struct ClientPage {
+    /// The head.
+    pub head: PageHeader,
+    /// Attachments, by directory slot.
+    pub attach: [AttachEntry; DIR_SLOTS],
+}
+
+// SAFETY: repr(C), atomics only, sizes below show that there is no padding.
+unsafe impl Shared for Directory {}
+// SAFETY: as above.
+unsafe impl Shared for ClientPage {}
+
+const _: () = {
+    assert!(size_of::<DirHeader>() == 64 + 2 * 4 * DIR_BUCKETS);
+    assert!(size_of::<DirEntry>() == 96);
+    assert!(size_of::<PageHeader>() == 64);
+    assert!(size_of::<AttachEntry>() == 32);
+    assert!(size_of::<Directory>() == size_of::<DirHeader>() + DIR_SLOTS * 96);
+    assert!(size_of::<ClientPage>() == 64 + DIR_SLOTS * 32);
+    assert!(core::mem::offset_of!(DirHeader, seq) == 24);
+    assert!(core::mem::offset_of!(PageHeader, pid) == 16);
+};

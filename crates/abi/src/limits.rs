@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Limits: the kernel's own settings, and the limits that Vshmem's layouts set.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Constructs that one domain can know at a time (slots of its directory).
+pub const DIR_SLOTS: usize = 1 << 17;
+
+/// The settings of `/proc/sys/kernel` that govern segments. Units as in the files: bytes, pages,
+/// segments (`proc_sys_kernel(5)`, `sysvipc(7)`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct ShmLimits {
+    /// SHMMAX: the largest segment, in bytes.
+    pub max: u64,
+    /// SHMALL: all segments together, in pages.
+    pub all: u64,
+    /// SHMMNI: how many segments there may be.
+    pub mni: u64,
+}
+
+/// SHMMIN: the smallest segment, in bytes. A constant of the kernel.
+pub const SHMMIN: u64 = 1;
+
+impl ShmLimits {
+    /// The kernel's defaults (`include/uapi/linux/shm.h`), for where `/proc` cannot be read.
+    pub const DEFAULT: Self = Self {
+        max: u64::MAX - (1 << 24),
+        all: u64::MAX - (1 << 24),
+        mni: 4096,
+    };
+
+    /// Reads the kernel's settings at this moment; a file that cannot be read gives its default.
+    pub fn read() -> Self {
+        Self {
+            max: setting("/proc/sys/kernel/shmmax").unwrap_or(Self::DEFAULT.max),
+            all: setting("/proc/sys/kernel/shmall").unwrap_or(Self::DEFAULT.all),
+            mni: setting("/proc/sys/kernel/shmmni").unwrap_or(Self::DEFAULT.mni),
+        }
+    }
+}
+
+/// The first number of a file of one line under `/proc/sys`.
+pub fn setting(path: &str) -> Option<u64> {
+    std::fs::read_to_string(path)
+        .ok()?
+        .split_whitespace()
+        .next()?
+        .parse()
+        .ok()
+}
