@@ -40,8 +40,12 @@ pub struct DirHeader {
     pub seq: AtomicU32,
     /// Slots from here on were never used.
     pub high_water: AtomicU32,
+    /// A `pthread_mutex_t` of the C library (robust, process-shared) that `vshmemd` holds for as
+    /// long as it lives. Its first 32 bits are the lock word; when `vshmemd` dies, however it
+    /// dies, the kernel sets `FUTEX_OWNER_DIED` in it, so that clients know without a system call.
+    pub owner: [AtomicU64; 5],
     /// Zero.
-    pub reserved: [AtomicU64; 4],
+    pub reserved: [AtomicU64; 7],
     /// First slot of each chain of keys, or [`NO_SLOT`].
     pub keys: [AtomicU32; DIR_BUCKETS],
     /// First slot of each chain of ids, or [`NO_SLOT`].
@@ -120,12 +124,13 @@ unsafe impl Shared for Directory {}
 unsafe impl Shared for ClientPage {}
 
 const _: () = {
-    assert!(size_of::<DirHeader>() == 64 + 2 * 4 * DIR_BUCKETS);
+    assert!(size_of::<DirHeader>() == 128 + 2 * 4 * DIR_BUCKETS);
     assert!(size_of::<DirEntry>() == 96);
     assert!(size_of::<PageHeader>() == 64);
     assert!(size_of::<AttachEntry>() == 32);
     assert!(size_of::<Directory>() == size_of::<DirHeader>() + DIR_SLOTS * 96);
     assert!(size_of::<ClientPage>() == 64 + DIR_SLOTS * 32);
     assert!(core::mem::offset_of!(DirHeader, seq) == 24);
+    assert!(core::mem::offset_of!(DirHeader, owner) == 32);
     assert!(core::mem::offset_of!(PageHeader, pid) == 16);
 };

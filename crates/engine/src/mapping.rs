@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Mapping a shared layout into this process. The one place of this crate that deals in raw
+//! memory; all else works on the atomics of [`vshmem_abi::layout`].
+
+use rustix::io::Errno;
+use rustix::mm::{MapFlags, ProtFlags};
+use std::os::fd::BorrowedFd;
+use std::ptr::NonNull;
+use vshmem_abi::PAGE_SIZE;
+use vshmem_abi::layout::Shared;
+
+/// Bytes that a file holding a `T` has: its size in whole pages.
+pub const fn file_size<T>() -> u64 {
+    (size_of::<T>() as u64).div_ceil(PAGE_SIZE) * PAGE_SIZE
+}
+
+/// A shared mapping of a `T`, unmapped when dropped.
+pub struct Mapping<T: Shared> {
+    at: NonNull<T>,
+}
+
+// SAFETY: the mapping is shared memory of atomics (`Shared`); it belongs to no thread.
+unsafe impl<T: Shared> Send for Mapping<T> {}
+// SAFETY: as above; every access goes through an atomic.
+unsafe impl<T: Shared> Sync for Mapping<T> {}
+
+impl<T: Shared> Mapping<T> {
+    /// Maps the beginning of `fd`, for reading or for reading and writing.
+    ///
+    /// # Errors
+    /// `PROTO` when the file is too small for a `T`: touching what it lacks would be a `SIGBUS`.
+    /// Else what `fstat` and `mmap` say.
+    pub fn new(fd: BorrowedFd<'_>, writable: bool) -> Result<Self, Errno> {
+        if rustix::fs::fstat(fd)?.st_size < file_size::<T>() as i64 {
+            return Err(Errno::PROTO);
+        }
+        let prot = if writable {
+            ProtFlags::READ | ProtFlags::WRITE
+        } else {
+            ProtFlags::READ
+        };
+        // SAFETY: a new mapping at an address of the kernel's choice replaces nothing.
+        let at = unsafe {
+            rustix::mm::mmap(
+                std::ptr::null_mut(),
+                file_size::<T>() as usize,
+                prot,
+                MapFlags::SHARED,
+                fd,
+                0,
+            )?
+        };
+        NonNull::new(at.cast())
+            .map(|at| Self { at })
+            .ok_or(Errno::NOMEM)
+    }
+
+    /// Keeps the mapping out of children made by `fork`.
+    pub fn not_inherited(&self) -> Result<(), Errno> {
+        let len = file_size::<T>() as usize;
+        // SAFETY: the range is this mapping, and nothing in this process changes by the advice.
+        unsafe {
+            rustix::mm::madvise(
+                self.at.as_ptr().cast(),
+                len,
+                rustix::mm::Advice::LinuxDontFork,
+            )
+        }
+    }
+
+    /// Address of the mapping, for those who must look at it without touching it.
+    pub fn address(&self) -> usize {
+        self.at.as_ptr() as usize
+    }
+
+    /// Gives up the mapping without unmapping it: it stays for as long as the process does.
+    pub fn leak(self) -> &'static T {
+        let at = self.at;
+        std::mem::forget(self);
+        // SAFETY: mapped and never unmapped from here on; `T` is atomics only.
+        unsafe { at.as_ref() }
+    }
+
+    /// Forgets the mapping because it is not there: in a child of `fork` that did not inherit it.
+    pub fn forget(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl<T: Shared> std::ops::Deref for Mapping<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // SAFETY: `at` is mapped, large enough (checked against the file, which is sealed against
+        // shrinking) and page-aligned; `T` is atomics only, so others may write at any time.
+        unsafe { self.at.as_ref() }
+    }
+}
+
+impl<T: Shared> Drop for Mapping<T> {
+    fn drop(&mut self) {
+        // SAFETY: the range is this mapping, and no reference into it outlives `self`.
+        let _ = unsafe { rustix::mm::munmap(self.at.as_ptr().cast(), file_size::<T>() as usize) };
+    }
+}
