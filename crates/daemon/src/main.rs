@@ -1,3 +1,86 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! (see Cargo.toml)
-fn main() {}
+//! `vshmemd`: the front-end daemon of one domain (`--domain NAME`), or the back-end of a machine
+//! (`--backend`). Both are serial loops over their sockets; this file reads the command line,
+//! sets up the log and hands over.
+
+mod backend;
+mod front;
+mod server;
+
+use clap::{ArgGroup, Parser};
+use std::io::IsTerminal;
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// The daemon of Vshmem. `vshmem run` starts it where it is needed.
+#[derive(Debug, Parser)]
+#[command(name = "vshmemd", version, group = ArgGroup::new("part").required(true))]
+struct Args {
+    /// Be the back-end: the registrar of keys and ids and, on the host port, the stand-in for the
+    /// hypervisor
+    #[arg(long, group = "part")]
+    backend: bool,
+
+    /// Be the front-end of this domain
+    #[arg(long, group = "part", value_name = "NAME", value_parser = domain_name)]
+    domain: Option<String>,
+
+    /// Directory of sockets and pid files
+    #[arg(long, env = vshmem_abi::paths::ENV_DIR, default_value_os_t = vshmem_abi::paths::default_dir())]
+    dir: PathBuf,
+
+    /// Write "ready" and a newline to this descriptor and close it once the socket is served
+    #[arg(long, value_name = "FD", value_parser = clap::value_parser!(RawFd).range(3..))]
+    ready_fd: Option<RawFd>,
+
+    /// Pages that one domain may have granted at a time
+    #[arg(long, value_name = "PAGES", env = "VSHMEM_GRANT_LIMIT",
+          default_value_t = vshmem_gnt::Limits::DEFAULT.grants, conflicts_with = "domain")]
+    grant_limit: u64,
+
+    /// Event channels that one domain may have at a time
+    #[arg(long, value_name = "NUMBER", env = "VSHMEM_EVTCHN_LIMIT",
+          default_value_t = vshmem_gnt::Limits::DEFAULT.channels, conflicts_with = "domain")]
+    evtchn_limit: u32,
+}
+
+fn domain_name(name: &str) -> Result<String, &'static str> {
+    match vshmem_abi::paths::domain_name_error(name) {
+        Some(why) => Err(why),
+        None => Ok(name.to_owned()),
+    }
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let filter = tracing_subscriber::EnvFilter::try_from_env("VSHMEM_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+    let result = match args.domain {
+        Some(domain) => front::run(&front::FrontArgs {
+            dir: args.dir,
+            domain,
+            ready_fd: args.ready_fd,
+        }),
+        None => backend::run(&backend::BackArgs {
+            dir: args.dir,
+            ready_fd: args.ready_fd,
+            limits: vshmem_gnt::Limits {
+                grants: args.grant_limit,
+                channels: args.evtchn_limit,
+            },
+        }),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("vshmemd: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What both parts of `vshmemd` need to be a daemon: a listening socket, a locked pid file,
+//! signals as a descriptor, the ready line, and a thin level-triggered epoll.
+
+use rustix::buffer::spare_capacity;
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::process::{Resource, Rlimit};
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Why a daemon does not start, or ends other than by being told to. One line for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// Another daemon holds the pid file.
+    #[error("already running (pid {pid}, {})", path.display())]
+    AlreadyRunning {
+        /// Its process, as the pid file says.
+        pid: String,
+        /// The pid file.
+        path: PathBuf,
+    },
+    /// A system call failed.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was being done, with the path.
+        what: String,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// A condition of its own, with what to do about it.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl DaemonError {
+    /// For `map_err`: says what was being done when the kernel refused.
+    pub fn io<E: Into<std::io::Error>>(what: impl Into<String>) -> impl FnOnce(E) -> Self {
+        let what = what.into();
+        move |source| Self::Io {
+            what,
+            source: source.into(),
+        }
+    }
+}
+
+/// A listening `SOCK_SEQPACKET` socket; its file goes when it is dropped.
+#[derive(Debug)]
+pub struct Listener {
+    socket: OwnedFd,
+    path: PathBuf,
+}
+
+impl Listener {
+    /// Listens on `path` with permission bits `mode`. A file that is there already is taken for
+    /// the left-over of a dead daemon: the caller holds the pid file, so no live one owns it.
+    pub fn bind(path: &Path, mode: u32) -> Result<Self, DaemonError> {
+        let attempt = || -> Result<OwnedFd, Errno> {
+            let address = SocketAddrUnix::new(path)?;
+            let socket = rustix::net::socket_with(
+                AddressFamily::UNIX,
+                SocketType::SEQPACKET,
+                SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+                None,
+            )?;
+            match rustix::fs::unlink(path) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(errno) => return Err(errno),
+            }
+            let mode = Mode::from_raw_mode(mode);
+            // The file takes the mode of the socket at bind, so it is never wider than asked for;
+            // what the umask took away comes back after.
+            rustix::fs::fchmod(&socket, mode)?;
+            rustix::net::bind(&socket, &address)?;
+            rustix::fs::chmod(path, mode)?;
+            rustix::net::listen(&socket, 128)?;
+            Ok(socket)
+        };
+        let socket = attempt().map_err(DaemonError::io(format!(
+            "cannot listen on {}",
+            path.display()
+        )))?;
+        Ok(Self {
+            socket,
+            path: path.to_owned(),
+        })
+    }
+
+    /// The next connection, non-blocking and close-on-exec; `None` when none is waiting.
+    pub fn accept(&self) -> Result<Option<OwnedFd>, Errno> {
+        loop {
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            match rustix::net::accept_with(&self.socket, flags) {
+                Ok(connection) => return Ok(Some(connection)),
+                Err(Errno::AGAIN) => return Ok(None),
+                // The peer of one connection went away: the next may be sound.
+                Err(Errno::INTR | Errno::CONNABORTED) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        // Gone already is as good.
+        let _ = rustix::fs::unlink(&self.path);
+    }
+}
+
+/// A pid file with an exclusive `flock` on it; removed when dropped. Hold it longer than the
+/// [`Listener`], whose file it guards.
+#[derive(Debug)]
+pub struct PidFile {
+    _file: OwnedFd,
+    path: PathBuf,
+}
+
+impl PidFile {
+    /// Locks `path` and writes this process's pid into it.
+    ///
+    /// # Errors
+    /// [`DaemonError::AlreadyRunning`] when another process has it locked.
+    pub fn take(path: &Path) -> Result<Self, DaemonError> {
+        let fail = || DaemonError::io(format!("pid file {}", path.display()));
+        loop {
+            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+            let file = rustix::fs::open(path, flags, Mode::from_raw_mode(0o644)).map_err(fail())?;
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {}
+                Err(Errno::WOULDBLOCK) => {
+                    let pid = std::fs::read_to_string(path).unwrap_or_default();
+                    return Err(DaemonError::AlreadyRunning {
+                        pid: match pid.trim() {
+                            "" => "not written yet".to_owned(),
+                            pid => pid.to_owned(),
+                        },
+                        path: path.to_owned(),
+                    });
+                }
+                Err(errno) => return Err(fail()(errno)),
+            }
+            // One that just ended may have removed the file between our open and our lock: then
+            // what we locked is no longer what the next one would open.
+            let ours = rustix::fs::fstat(&file).map_err(fail())?;
+            match rustix::fs::stat(path) {
+                Ok(now) if (now.st_dev, now.st_ino) == (ours.st_dev, ours.st_ino) => {}
+                Ok(_) | Err(Errno::NOENT) => continue,
+                Err(errno) => return Err(fail()(errno)),
+            }
+            rustix::fs::ftruncate(&file, 0).map_err(fail())?;
+            let text = format!("{}\n", std::process::id());
+            rustix::io::pwrite(&file, text.as_bytes(), 0).map_err(fail())?;
+            return Ok(Self {
+                _file: file,
+                path: path.to_owned(),
+            });
+        }
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        // Gone already is as good.
+        let _ = rustix::fs::unlink(&self.path);
+    }
+}
+
+/// Blocks `SIGTERM` and `SIGINT` and returns a descriptor that is readable once one of them came.
+/// `SIGPIPE` is ignored by Rust's start-up code. Call it before any thread is started, so that
+/// all of them have the signals blocked.
+pub fn signal_fd() -> Result<OwnedFd, DaemonError> {
+    use nix::sys::signal::{SigSet, Signal};
+    use nix::sys::signalfd::{SfdFlags, SignalFd};
+    let set: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
+    let attempt = || -> nix::Result<SignalFd> {
+        set.thread_block()?;
+        SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+    };
+    let fd = attempt().map_err(DaemonError::io("cannot take signals"))?;
+    Ok(fd.into())
+}
+
+/// Raises the number of descriptors this process may open to the hard limit: each region is one.
+pub fn raise_descriptor_limit() {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let wanted = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(errno) = rustix::process::setrlimit(Resource::Nofile, wanted) {
+        tracing::warn!(%errno, "cannot raise the limit of open files; fewer segments will fit");
+    }
+}
+
+/// Tells whoever started this daemon that it serves: one line to `fd`, which is closed.
+pub fn ready(fd: Option<RawFd>) {
+    let Some(fd) = fd else { return };
+    // SAFETY: the command line gave us this descriptor to own; nothing else here uses it. If it
+    // is not open, the write fails and nothing is closed.
+    let mut file = unsafe { std::fs::File::from_raw_fd(fd) };
+    if let Err(error) = file.write_all(b"ready\n") {
+        tracing::warn!(fd, %error, "nobody takes the ready line");
+        if error.raw_os_error() == Some(Errno::BADF.raw_os_error()) {
+            std::mem::forget(file);
+        }
+    }
+}
+
+/// A level-triggered epoll whose events carry a token.
+pub struct Epoll {
+    fd: OwnedFd,
+    events: Vec<Event>,
+}
+
+impl Epoll {
+    /// A new one that watches nothing.
+    pub fn new() -> Result<Self, Errno> {
+        Ok(Self {
+            fd: epoll::create(CreateFlags::CLOEXEC)?,
+            events: Vec::with_capacity(64),
+        })
+    }
+
+    /// Watches `source` for `flags` (`HUP` and `ERR` are always reported); its events carry
+    /// `token`.
+    pub fn add(&self, source: impl AsFd, token: u64, flags: EventFlags) -> Result<(), Errno> {
+        epoll::add(&self.fd, source, EventData::new_u64(token), flags)
+    }
+
+    /// Ends watching `source`. Needed before it is closed only when a duplicate of it lives on.
+    pub fn remove(&self, source: impl AsFd) -> Result<(), Errno> {
+        epoll::delete(&self.fd, source)
+    }
+
+    /// Waits for events, for `timeout` at the most, and returns them with their tokens; none when
+    /// the time is over or a signal came.
+    pub fn wait(
+        &mut self,
+        timeout: Option<Duration>,
+    ) -> Result<impl Iterator<Item = (u64, EventFlags)> + '_, Errno> {
+        let timeout = timeout.map(|t| rustix::event::Timespec {
+            tv_sec: t.as_secs().try_into().unwrap_or(i64::MAX),
+            tv_nsec: t.subsec_nanos().into(),
+        });
+        self.events.clear();
+        match epoll::wait(&self.fd, spare_capacity(&mut self.events), timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+        Ok(self.events.iter().map(|event| {
+            let (data, flags) = (event.data, event.flags);
+            (data.u64(), flags)
+        }))
+    }
+}
