@@ -57,11 +57,12 @@ pub fn send<T: IntoBytes + Immutable>(
     }
 }
 
-/// Receives one message and the descriptors with it, all of them close-on-exec.
+/// Receives one message and the descriptors with it, all of them close-on-exec. Goes on waiting
+/// after a signal.
 ///
 /// # Errors
-/// `CONNRESET` when the peer has closed, `PROTO` when the packet is not of the size of a `T`,
-/// `MFILE` when descriptors were lost because the process may open no more.
+/// `CONNRESET` when the peer has closed, `PROTO` when the packet is not of the size of a `T`.
+/// Descriptors for which the process has no room left are missing; that is for the caller to see.
 pub fn recv<T: FromBytes + IntoBytes>(
     socket: BorrowedFd<'_>,
     flags: RecvFlags,
@@ -97,9 +98,6 @@ pub fn recv<T: FromBytes + IntoBytes>(
     }
     if got.bytes != want || got.flags.contains(ReturnFlags::TRUNC) {
         return Err(Errno::PROTO);
-    }
-    if got.flags.contains(ReturnFlags::CTRUNC) {
-        return Err(Errno::MFILE);
     }
     Ok((message, fds))
 }

@@ -35,17 +35,35 @@ impl ShmLimits {
         Self {
             max: setting("/proc/sys/kernel/shmmax").unwrap_or(Self::DEFAULT.max),
             all: setting("/proc/sys/kernel/shmall").unwrap_or(Self::DEFAULT.all),
-            mni: setting("/proc/sys/kernel/shmmni").unwrap_or(Self::DEFAULT.mni),
+            mni: Self::read_mni(),
         }
+    }
+
+    /// SHMMNI alone.
+    pub fn read_mni() -> u64 {
+        setting("/proc/sys/kernel/shmmni").unwrap_or(Self::DEFAULT.mni)
     }
 }
 
-/// The first number of a file of one line under `/proc/sys`.
+/// The first number of a file of one line under `/proc/sys`. Allocates nothing: the client
+/// library asks too.
 pub fn setting(path: &str) -> Option<u64> {
-    std::fs::read_to_string(path)
-        .ok()?
-        .split_whitespace()
-        .next()?
-        .parse()
-        .ok()
+    use rustix::fs::{Mode, OFlags};
+    let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let mut buffer = [0u8; 64];
+    let len = rustix::io::read(&file, &mut buffer).ok()?;
+    let text = std::str::from_utf8(buffer.get(..len)?).ok()?;
+    text.split_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_settings_are_read() {
+        let text = std::fs::read_to_string("/proc/sys/kernel/shmmni").unwrap();
+        assert_eq!(ShmLimits::read().mni, text.trim().parse::<u64>().unwrap());
+        assert_eq!(setting("/proc/sys/kernel/no-such-setting"), None);
+    }
 }

@@ -1,2 +1,31 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! (see Cargo.toml)
+//! `libvshmem.so`: loaded with `LD_PRELOAD` into an unmodified program, it routes the calls of
+//! System V IPC whose key or id is Vshmem's and passes all others on untouched.
+//!
+//! This code runs inside other people's programs. What that means here:
+//! - It makes no thread, installs no signal handler, leaves no signal mask changed, touches errno
+//!   only where a call fails, and prints only what `docs/` says it prints.
+//! - Every system call of its own is a raw one (rustix): no cancellation point, no interposed
+//!   function of another library, no allocation. [`lock`] keeps signals out while its state is in
+//!   use, so a handler that makes the same calls cannot meet it half changed.
+//! - No hook panics: nothing is unwrapped or indexed unchecked.
+//! - A descriptor of its own is looked at before each use: the program may have closed it and got
+//!   the number for a file of its own.
+//!
+//! Where to begin reading: [`hooks`] has the exported functions, [`shm`] what they do.
+
+mod attachments;
+mod config;
+mod errno;
+mod fork;
+mod hooks;
+mod listing;
+mod lock;
+mod maps;
+mod message;
+mod own_fd;
+mod session;
+mod shm;
+mod sys;
+mod syscall;
+mod unbuilt;

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What this process has attached, by address.
+//!
+//! The addresses can be asked for without a lock, so that `shmdt` of one of the kernel's own
+//! segments costs next to nothing. All else is the session's, under its lock.
+
+use rustix::mm::{MapFlags, ProtFlags};
+use std::cell::UnsafeCell;
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering::*};
+
+/// Attachments that one process can have: as many as the kernel's default limit of mappings.
+const CAPACITY: usize = 65536;
+
+/// One attachment.
+#[derive(Clone, Copy)]
+pub struct Attachment {
+    /// First address.
+    pub addr: usize,
+    /// Bytes, in whole pages.
+    pub len: usize,
+    /// Public id of the segment.
+    pub id: i32,
+    /// Its slot in the directory of that generation.
+    pub slot: u32,
+    /// Generation of the domain in which it was attached.
+    pub generation: u64,
+    /// Whether the client page counts it.
+    pub counted: bool,
+    /// Device and inode of the region, by which its mappings are known.
+    pub file: (u64, u64),
+}
+
+#[repr(C)]
+struct Entry {
+    /// Address of the attachment; 0: the entry is free.
+    addr: AtomicUsize,
+    rest: UnsafeCell<Attachment>,
+}
+
+/// The entries: mapped with the first attachment, then never unmapped, since a reader may be in
+/// them.
+static ENTRIES: AtomicPtr<Entry> = AtomicPtr::new(std::ptr::null_mut());
+/// Entries from here on were never used.
+static USED: AtomicUsize = AtomicUsize::new(0);
+
+fn entries() -> &'static [Entry] {
+    // Pairs with the Release in `insert`: an entry below USED is initialised.
+    let used = USED.load(Acquire);
+    let first = ENTRIES.load(Acquire);
+    if first.is_null() {
+        return &[];
+    }
+    // SAFETY: `first` is a mapping of CAPACITY entries that is never unmapped, zeroed at first,
+    // which is a valid Entry; `used` never exceeds CAPACITY.
+    unsafe { std::slice::from_raw_parts(first, used) }
+}
+
+/// Whether `addr` is where an attachment of ours begins. Takes no lock.
+#[inline]
+pub fn begins_at(addr: usize) -> bool {
+    addr != 0 && USED.load(Relaxed) != 0 && entries().iter().any(|e| e.addr.load(Relaxed) == addr)
+}
+
+/// The right to use the table beyond [`begins_at`]; the session has the one there is.
+pub struct Attachments(());
+
+impl Attachments {
+    /// The one value of this type, for the session.
+    pub const fn the_one() -> Self {
+        Self(())
+    }
+
+    /// Makes sure that one more attachment fits; to be called before it is made.
+    pub fn reserve(&mut self) -> bool {
+        if ENTRIES.load(Relaxed).is_null() {
+            // SAFETY: a new mapping at an address of the kernel's choice.
+            let mapped = unsafe {
+                rustix::mm::mmap_anonymous(
+                    std::ptr::null_mut(),
+                    CAPACITY * size_of::<Entry>(),
+                    ProtFlags::READ | ProtFlags::WRITE,
+                    MapFlags::PRIVATE | MapFlags::NORESERVE,
+                )
+            };
+            match mapped {
+                Ok(first) => ENTRIES.store(first.cast(), Release),
+                Err(_) => return false,
+            }
+        }
+        USED.load(Relaxed) < CAPACITY || self.free_entry().is_some()
+    }
+
+    fn free_entry(&self) -> Option<&'static Entry> {
+        entries().iter().find(|e| e.addr.load(Relaxed) == 0)
+    }
+
+    /// Adds an attachment for which [`Self::reserve`] made room.
+    pub fn insert(&mut self, attachment: Attachment) {
+        let entry = match self.free_entry() {
+            Some(entry) => entry,
+            None => {
+                let used = USED.load(Relaxed);
+                if used >= CAPACITY || ENTRIES.load(Relaxed).is_null() {
+                    return;
+                }
+                USED.store(used + 1, Release);
+                match entries().last() {
+                    Some(entry) => entry,
+                    None => return,
+                }
+            }
+        };
+        // SAFETY: the session's lock is held (`&mut self`), and readers without it look at `addr`
+        // alone.
+        unsafe { *entry.rest.get() = attachment };
+        entry.addr.store(attachment.addr, Release);
+    }
+
+    /// The attachment that begins at `addr`.
+    pub fn get(&self, addr: usize) -> Option<Attachment> {
+        self.iter().find(|a| a.addr == addr)
+    }
+
+    /// Removes the attachment that begins at `addr`.
+    pub fn remove(&mut self, addr: usize) {
+        for entry in entries() {
+            if entry.addr.load(Relaxed) == addr {
+                entry.addr.store(0, Release);
+                return;
+            }
+        }
+    }
+
+    /// All attachments, copied out one by one.
+    pub fn iter(&self) -> impl Iterator<Item = Attachment> + use<> {
+        entries()
+            .iter()
+            .filter(|e| e.addr.load(Relaxed) != 0)
+            .map(|e| {
+                // SAFETY: the caller came through the session, whose lock is held; nobody writes.
+                unsafe { *e.rest.get() }
+            })
+    }
+
+    /// Changes every attachment in place.
+    pub fn for_each(&mut self, mut change: impl FnMut(&mut Attachment)) {
+        for entry in entries().iter().filter(|e| e.addr.load(Relaxed) != 0) {
+            // SAFETY: the session's lock is held (`&mut self`); one entry at a time is borrowed.
+            change(unsafe { &mut *entry.rest.get() });
+        }
+    }
+}

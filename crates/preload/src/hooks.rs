@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The exported functions. They hold no logic: each hands its arguments, and the real function,
+//! to the module that decides. `syscall` is in [`crate::syscall`].
+//!
+//! `semctl` is variadic in C. On x86-64 a variadic integer or pointer argument travels like a
+//! fixed one, so a fixed fourth argument takes it, and passing on what a caller did not give is
+//! harmless: the real function looks at it only for the commands that have one.
+
+// The macro of redhook expands to functions without documentation and blocks without comment.
+#![allow(
+    missing_docs,
+    clippy::undocumented_unsafe_blocks,
+    clippy::missing_safety_doc
+)]
+
+use crate::{listing, shm, unbuilt};
+use libc::{c_int, c_long, c_void, key_t, msqid_ds, sembuf, shmid_ds, size_t, ssize_t, timespec};
+use redhook::{hook, real};
+use vshmem_abi::Kind;
+
+hook! {
+    unsafe fn shmget(key: key_t, size: size_t, flags: c_int) -> c_int => routed_shmget {
+        unsafe { shm::get(real!(shmget), key, size, flags) }
+    }
+}
+
+hook! {
+    unsafe fn shmat(id: c_int, addr: *const c_void, flags: c_int) -> *mut c_void => routed_shmat {
+        unsafe { shm::at(real!(shmat), id, addr, flags) }
+    }
+}
+
+hook! {
+    unsafe fn shmdt(addr: *const c_void) -> c_int => routed_shmdt {
+        unsafe { shm::dt(real!(shmdt), addr) }
+    }
+}
+
+hook! {
+    unsafe fn shmctl(id: c_int, cmd: c_int, buf: *mut shmid_ds) -> c_int => routed_shmctl {
+        let ctl = if listing::lists(cmd) { listing::ctl } else { shm::ctl };
+        unsafe { ctl(real!(shmctl), id, cmd, buf) }
+    }
+}
+
+hook! {
+    unsafe fn semget(key: key_t, nsems: c_int, flags: c_int) -> c_int => routed_semget {
+        unbuilt::refused(Kind::Sem, key).unwrap_or_else(|| unsafe { real!(semget)(key, nsems, flags) })
+    }
+}
+
+hook! {
+    unsafe fn semop(id: c_int, ops: *mut sembuf, nops: size_t) -> c_int => routed_semop {
+        unsafe { real!(semop)(id, ops, nops) }
+    }
+}
+
+hook! {
+    unsafe fn semtimedop(id: c_int, ops: *mut sembuf, nops: size_t, timeout: *const timespec) -> c_int
+        => routed_semtimedop
+    {
+        unsafe { real!(semtimedop)(id, ops, nops, timeout) }
+    }
+}
+
+hook! {
+    unsafe fn semctl(id: c_int, num: c_int, cmd: c_int, arg: *mut c_void) -> c_int => routed_semctl {
+        unsafe { real!(semctl)(id, num, cmd, arg) }
+    }
+}
+
+hook! {
+    unsafe fn msgget(key: key_t, flags: c_int) -> c_int => routed_msgget {
+        unbuilt::refused(Kind::Msg, key).unwrap_or_else(|| unsafe { real!(msgget)(key, flags) })
+    }
+}
+
+hook! {
+    unsafe fn msgsnd(id: c_int, msg: *const c_void, size: size_t, flags: c_int) -> c_int => routed_msgsnd {
+        unsafe { real!(msgsnd)(id, msg, size, flags) }
+    }
+}
+
+hook! {
+    unsafe fn msgrcv(id: c_int, msg: *mut c_void, size: size_t, kind: c_long, flags: c_int) -> ssize_t
+        => routed_msgrcv
+    {
+        unsafe { real!(msgrcv)(id, msg, size, kind, flags) }
+    }
+}
+
+hook! {
+    unsafe fn msgctl(id: c_int, cmd: c_int, buf: *mut msqid_ds) -> c_int => routed_msgctl {
+        unsafe { real!(msgctl)(id, cmd, buf) }
+    }
+}

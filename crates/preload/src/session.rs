@@ -1,0 +1,438 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The client's side of its connection to `vshmemd`: made when first needed, made anew when the
+//! program closed it or the daemon was started again, and given up in children of `fork`.
+
+use crate::attachments::Attachments;
+use crate::config::config;
+use crate::message;
+use crate::own_fd::OwnFd;
+use crate::sys::{self, SignalMask};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, UCred, sockopt};
+use std::ffi::c_int;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering::*};
+use vshmem_abi::ABI_VERSION;
+use vshmem_abi::channel::{self, Fds};
+use vshmem_abi::layout::Directory;
+use vshmem_abi::wire::{Op, Reply, Request, State, Welcome};
+use vshmem_engine::client_page::PageMine;
+use vshmem_engine::{attach, directory};
+
+/// How long an answer may take. `vshmemd` itself gives up on others sooner, so running into this
+/// means that it is stopped or hung.
+const PATIENCE: Timespec = Timespec {
+    tv_sec: 12,
+    tv_nsec: 0,
+};
+
+/// Looks for an answer before sleeping: about as long as a wake-up on another core takes.
+const SPINS: u32 = 100;
+
+/// The directory for those who read it without the lock; null before the first connection.
+static DIRECTORY: AtomicPtr<Directory> = AtomicPtr::new(std::ptr::null_mut());
+
+static SAID_NO_DAEMON: AtomicBool = AtomicBool::new(false);
+static SAID_RESTARTED: AtomicBool = AtomicBool::new(false);
+
+/// The directory, if there is a connection and the daemon behind it lives. Takes no lock and makes
+/// no system call.
+#[inline]
+pub fn live_directory() -> Option<&'static Directory> {
+    // SAFETY: null, or a directory that is mapped for as long as the process lives.
+    let directory = unsafe { DIRECTORY.load(Acquire).as_ref() }?;
+    directory::writer_lives(directory).then_some(directory)
+}
+
+/// A region's descriptor, kept for the next attach of the same segment.
+struct Region {
+    id: i32,
+    writable: bool,
+    fd: OwnFd,
+}
+
+/// Everything that the lock guards.
+pub struct Session {
+    link: Option<OwnFd>,
+    page: Option<PageMine>,
+    generation: u64,
+    domid: u32,
+    /// A word that the kernel zeroes in children of `fork` (and not in those of `vfork`, which
+    /// share it with their parent, as they share all that it guards).
+    fork_cell: Option<&'static AtomicU32>,
+    regions: [Option<Region>; 4],
+    next_region: usize,
+    kernel_ids: [i32; 64],
+    spin: bool,
+    /// What this process has attached.
+    pub attachments: Attachments,
+    /// During `fork`: what the child is going to use.
+    pub(crate) child: Option<(OwnedFd, OwnedFd)>,
+    /// During `fork`: the signal mask to put back.
+    pub(crate) fork_mask: SignalMask,
+    /// The daemon that some earlier construct of this process belonged to is gone.
+    pub restarted: bool,
+}
+
+enum Broken {
+    /// The request did not go out.
+    Send,
+    /// It went out, and no answer came.
+    Receive,
+}
+
+impl Session {
+    /// A session that has not begun.
+    pub const fn new() -> Self {
+        Self {
+            link: None,
+            page: None,
+            generation: 0,
+            domid: 0,
+            fork_cell: None,
+            regions: [const { None }; 4],
+            next_region: 0,
+            kernel_ids: [0; 64],
+            spin: false,
+            attachments: Attachments::the_one(),
+            child: None,
+            fork_mask: 0,
+            restarted: false,
+        }
+    }
+
+    /// Number of this domain; 0 before the first connection.
+    pub fn domid(&self) -> u32 {
+        self.domid
+    }
+
+    /// Generation of this domain; 0 before the first connection.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The client page, if there is one.
+    pub fn page(&self) -> Option<&PageMine> {
+        self.page.as_ref()
+    }
+
+    /// Directory and client page of a `vshmemd` that lives, connecting to it if need be.
+    ///
+    /// # Errors
+    /// `ENODEV` when there is none; what making the connection says (`EMFILE`).
+    pub fn connected(&mut self) -> Result<(&'static Directory, &PageMine), c_int> {
+        self.notice_fork();
+        if self.link.is_none() || self.page.is_none() || live_directory().is_none() {
+            self.connect()?;
+        }
+        match (live_directory(), &self.page) {
+            (Some(directory), Some(page)) => Ok((directory, page)),
+            _ => Err(libc::ENODEV),
+        }
+    }
+
+    /// Sends a request and waits for its answer.
+    ///
+    /// # Errors
+    /// The errno of the answer; `ENODEV` when there is no `vshmemd`, or none that answers.
+    pub fn call(&mut self, request: Request) -> Result<(Reply, Fds), c_int> {
+        self.notice_fork();
+        let usable = self.link.as_ref().is_some_and(|link| link.get().is_some());
+        if !usable {
+            self.connect()?;
+        }
+        let mut answer = self.exchange(&request);
+        if usable && matches!(answer, Err(Broken::Send)) {
+            // The daemon we knew is gone; there may be another one by now.
+            self.connect()?;
+            answer = self.exchange(&request);
+        }
+        match answer {
+            Ok((reply, _)) if reply.errno != 0 => Err(reply.errno),
+            Ok(answered) => Ok(answered),
+            Err(_) => {
+                self.link = None;
+                self.say_no_daemon("it closed the connection or does not answer");
+                Err(libc::ENODEV)
+            }
+        }
+    }
+
+    fn exchange(&mut self, request: &Request) -> Result<(Reply, Fds), Broken> {
+        let link = self
+            .link
+            .as_ref()
+            .and_then(OwnFd::get)
+            .ok_or(Broken::Send)?;
+        exchange_on(link, request, self.spin)
+    }
+
+    fn connect(&mut self) -> Result<(), c_int> {
+        let config = config().ok_or(libc::ENODEV)?;
+        self.link = None;
+        let address = match &config.socket {
+            Ok(address) => address,
+            Err(_) => {
+                self.say_no_daemon(
+                    "its path is too long for a socket: choose a shorter VSHMEM_DIR",
+                );
+                return Err(libc::ENODEV);
+            }
+        };
+        let kind = SocketType::SEQPACKET;
+        let socket =
+            rustix::net::socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)
+                .map_err(Errno::raw_os_error)?;
+        let socket = OwnFd::new(socket).map_err(Errno::raw_os_error)?;
+        let fd = socket.get().ok_or(libc::EMFILE)?;
+        // Bounds `connect` and `send` where the daemon is stopped and its queue full.
+        let limit = std::time::Duration::from_secs(5);
+        let _ = sockopt::set_socket_timeout(fd, sockopt::Timeout::Send, Some(limit));
+        if let Err(error) = rustix::net::connect(fd, address) {
+            self.say_no_daemon(why(error));
+            return Err(libc::ENODEV);
+        }
+        self.spin = more_than_one_cpu();
+        let pid = sys::own_pid();
+        let hello = Request {
+            op: Op::Hello as u32,
+            arg: pid as u32,
+            token: self.generation,
+            ..Request::default()
+        };
+        let (reply, fds) = match exchange_on(fd, &hello, self.spin) {
+            Ok((reply, fds)) if reply.errno == 0 => (reply, fds),
+            Ok((reply, _)) if reply.errno == libc::EPROTO => {
+                self.say_no_daemon("it is of another version than libvshmem.so");
+                return Err(libc::ENODEV);
+            }
+            Ok((reply, _)) => return Err(reply.errno),
+            Err(_) => {
+                self.say_no_daemon("it does not answer");
+                return Err(libc::ENODEV);
+            }
+        };
+        let [Some(directory), Some(page), ..] = fds else {
+            return Err(libc::EMFILE);
+        };
+        let directory =
+            directory::map_for_reading(directory.as_fd()).map_err(Errno::raw_os_error)?;
+        let page = PageMine::map(page.as_fd(), pid).map_err(Errno::raw_os_error)?;
+        self.make_fork_cell()?;
+        self.link = Some(socket);
+        self.begin(reply.body::<Welcome>(), directory, page);
+        Ok(())
+    }
+
+    /// Begins to use a new client page: attachments that the daemon knows go over to it.
+    fn begin(&mut self, welcome: Welcome, directory: &'static Directory, page: PageMine) {
+        if self.generation != 0 && self.generation != welcome.generation {
+            self.restarted = true;
+            self.regions = [const { None }; 4];
+            message::say_once(
+                &SAID_RESTARTED,
+                format_args!(
+                    "vshmemd was started again: what this program had before is gone (EIDRM); \
+                     what it has attached stays until it detaches"
+                ),
+            );
+        }
+        self.generation = welcome.generation;
+        self.domid = welcome.domid;
+        let old = self.page.take();
+        self.attachments.for_each(|a| {
+            if a.generation != welcome.generation {
+                a.counted = false;
+                return;
+            }
+            match attach::carry_over(&page, directory, a.slot, a.id) {
+                State::Live | State::Dest => {
+                    // Counted twice for a moment rather than not at all.
+                    if let Some(old) = old.as_ref().filter(|_| a.counted) {
+                        attach::cancel(old, a.slot, a.id);
+                    }
+                    a.counted = true;
+                }
+                State::Free | State::Lost => {
+                    attach::cancel(&page, a.slot, a.id);
+                    a.counted = false;
+                }
+            }
+        });
+        self.page = Some(page);
+        DIRECTORY.store(std::ptr::from_ref(directory).cast_mut(), Release);
+    }
+
+    fn say_no_daemon(&self, why: &str) {
+        let Some(config) = config() else { return };
+        message::say_once(
+            &SAID_NO_DAEMON,
+            format_args!(
+                "no vshmemd at {}/{}.sock: {why}; start one with: vshmem run --dir {} --domain {} -- COMMAND",
+                config.dir.display(),
+                config.domain,
+                config.dir.display(),
+                config.domain
+            ),
+        );
+    }
+
+    // Children of fork.
+
+    /// Whether there is something that a child of `fork` would inherit and have to be counted for.
+    pub fn has_to_tell_of_fork(&self) -> bool {
+        self.page.is_some()
+            && self.attachments.iter().any(|a| a.counted)
+            && self.link.as_ref().is_some_and(|link| link.get().is_some())
+    }
+
+    /// Asks for connection and page of the child that is about to be made.
+    pub fn prepare_child(&mut self) {
+        let request = Request {
+            op: Op::Fork as u32,
+            ..Request::default()
+        };
+        if let Ok((Reply { errno: 0, .. }, [Some(link), Some(page), ..])) = self.exchange(&request)
+        {
+            self.child = Some((link, page));
+        }
+    }
+
+    /// In the child: goes over to what [`Self::prepare_child`] got, or to nothing.
+    pub fn become_child(&mut self) {
+        self.leave_parent();
+        let Some((link, page)) = self.child.take() else {
+            return;
+        };
+        let page = PageMine::map(page.as_fd(), sys::own_pid());
+        if let (Ok(page), Ok(link)) = (page, OwnFd::new(link)) {
+            self.page = Some(page);
+            self.link = Some(link);
+            let generation = self.generation;
+            self.attachments
+                .for_each(|a| a.counted = a.generation == generation);
+        }
+    }
+
+    /// In a child that came about behind our back (a raw `clone`): begins anew.
+    pub fn notice_fork(&mut self) {
+        if self.fork_cell.is_some_and(|cell| cell.load(Relaxed) == 0) {
+            self.leave_parent();
+        }
+    }
+
+    fn leave_parent(&mut self) {
+        if let Some(page) = self.page.take() {
+            page.forget();
+        }
+        self.link = None;
+        self.attachments.for_each(|a| a.counted = false);
+        if let Some(cell) = self.fork_cell {
+            cell.store(1, Relaxed);
+        }
+    }
+
+    fn make_fork_cell(&mut self) -> Result<(), c_int> {
+        if self.fork_cell.is_none() {
+            let cell = sys::wiped_on_fork().map_err(Errno::raw_os_error)?;
+            cell.store(1, Relaxed);
+            self.fork_cell = Some(cell);
+        }
+        Ok(())
+    }
+
+    // Descriptors of regions.
+
+    /// Keeps a region's descriptor for the next attach.
+    pub fn keep_region(&mut self, id: i32, writable: bool, fd: OwnedFd) -> Result<(), Errno> {
+        let fd = OwnFd::new(fd)?;
+        if let Some(place) = self.regions.get_mut(self.next_region) {
+            *place = Some(Region { id, writable, fd });
+        }
+        self.next_region = (self.next_region + 1) % self.regions.len();
+        Ok(())
+    }
+
+    /// The descriptor of a region that was kept, opened for just this access.
+    pub fn region(&self, id: i32, writable: bool) -> Option<(BorrowedFd<'_>, (u64, u64))> {
+        let mut kept = self.regions.iter().flatten();
+        kept.find_map(|region| {
+            let fits = region.id == id && region.writable == writable;
+            let fd = region.fd.get().filter(|_| fits)?;
+            Some((fd, region.fd.file()))
+        })
+    }
+
+    /// Closes what is kept of a region.
+    pub fn drop_region(&mut self, id: i32) {
+        for place in &mut self.regions {
+            if place.as_ref().is_some_and(|region| region.id == id) {
+                *place = None;
+            }
+        }
+    }
+
+    // Ids of the kernel that look like ours.
+
+    /// Whether `id` was seen to be the kernel's own.
+    pub fn is_known_kernel_id(&self, id: i32) -> bool {
+        self.kernel_ids.get(kernel_place(id)) == Some(&id)
+    }
+
+    /// Remembers that `id` is the kernel's own.
+    pub fn remember_kernel_id(&mut self, id: i32) {
+        if let Some(place) = self.kernel_ids.get_mut(kernel_place(id)) {
+            *place = id;
+        }
+    }
+}
+
+fn kernel_place(id: i32) -> usize {
+    (id ^ id >> 15) as usize % 64
+}
+
+fn exchange_on(
+    link: BorrowedFd<'_>,
+    request: &Request,
+    spin: bool,
+) -> Result<(Reply, Fds), Broken> {
+    let request = Request {
+        version: ABI_VERSION,
+        ..*request
+    };
+    let creds = UCred {
+        pid: rustix::process::getpid(),
+        uid: rustix::process::geteuid(),
+        gid: rustix::process::getegid(),
+    };
+    channel::send(link, &request, &[], Some(creds), SendFlags::empty())
+        .map_err(|_| Broken::Send)?;
+    if spin {
+        for _ in 0..SPINS {
+            match channel::recv(link, RecvFlags::DONTWAIT) {
+                Err(Errno::AGAIN) => std::hint::spin_loop(),
+                answer => return answer.map_err(|_| Broken::Receive),
+            }
+        }
+    }
+    let mut wait = [PollFd::new(&link, PollFlags::IN)];
+    match poll(&mut wait, Some(&PATIENCE)) {
+        Ok(1..) => channel::recv(link, RecvFlags::DONTWAIT).map_err(|_| Broken::Receive),
+        _ => Err(Broken::Receive),
+    }
+}
+
+fn why(error: Errno) -> &'static str {
+    match error {
+        Errno::NOENT => "there is no such socket",
+        Errno::CONNREFUSED => "nobody listens on it",
+        Errno::ACCESS => "permission denied",
+        Errno::AGAIN => "it takes no more connections",
+        _ => "it cannot be reached",
+    }
+}
+
+fn more_than_one_cpu() -> bool {
+    rustix::thread::sched_getaffinity(None).is_ok_and(|set| set.count() > 1)
+}

@@ -1,0 +1,523 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `shmget`, `shmat`, `shmdt` and `shmctl`, with the results and errors of the kernel's
+//! `ipc/shm.c`. Each function takes the real one, to pass on what is not routed.
+
+use crate::attachments::{self, Attachment};
+use crate::config::config;
+use crate::errno::{self, fail};
+use crate::lock::{self, Guard};
+use crate::maps;
+use crate::session::{Session, live_directory};
+use crate::sys;
+use libc::{key_t, shmid_ds, size_t};
+use rustix::io::Errno;
+use rustix::mm::{MapFlags, ProtFlags};
+use std::ffi::{c_int, c_void};
+use vshmem_abi::channel::Fds;
+use vshmem_abi::ids::{self, IPC_PRIVATE};
+use vshmem_abi::perm::{self, EXEC, READ, WRITE};
+use vshmem_abi::wire::{MODE_DEST, Meta, Op, Reply, Request, Stat, State};
+use vshmem_abi::{Kind, PAGE_SIZE};
+use vshmem_engine::attach;
+use vshmem_engine::directory::{self, Lookup};
+
+/// What `shmat` returns when it fails: `(void *) -1`.
+const FAILED: *mut c_void = usize::MAX as *mut c_void;
+
+/// Type of the real `shmget`.
+pub type ShmGet = unsafe extern "C" fn(key_t, size_t, c_int) -> c_int;
+/// Type of the real `shmat`.
+pub type ShmAt = unsafe extern "C" fn(c_int, *const c_void, c_int) -> *mut c_void;
+/// Type of the real `shmdt`.
+pub type ShmDt = unsafe extern "C" fn(*const c_void) -> c_int;
+/// Type of the real `shmctl`.
+pub type ShmCtl = unsafe extern "C" fn(c_int, c_int, *mut shmid_ds) -> c_int;
+
+/// `shmget(2)`.
+///
+/// # Safety
+/// `real` is the C library's function.
+pub unsafe fn get(real: ShmGet, key: key_t, size: size_t, flags: c_int) -> c_int {
+    if !config().is_some_and(|config| config.keys.contains(key)) {
+        // SAFETY: passed on as it came.
+        return unsafe { real(key, size, flags) };
+    }
+    if let Some(result) = get_known(key, size, flags) {
+        return result.unwrap_or_else(fail);
+    }
+    let mut session = lock::enter();
+    let request = Request {
+        op: Op::Get as u32,
+        kind: Kind::Shm as u32,
+        key,
+        flags,
+        size: size as u64,
+        ..Request::default()
+    };
+    match session.call(request) {
+        Ok((reply, [fd, ..])) => {
+            if let Some(fd) = fd {
+                // A convenience for the attach that follows; it can ask for it again.
+                let _ = session.keep_region(reply.value, true, fd);
+            }
+            reply.value
+        }
+        Err(error) => fail(error),
+    }
+}
+
+/// A get of a key that the directory has: no lock, no message; the kernel's checks in its order
+/// (`ipcget_public`). `None` when `vshmemd` has to be asked.
+#[inline]
+fn get_known(key: key_t, size: size_t, flags: c_int) -> Option<Result<c_int, c_int>> {
+    if key == IPC_PRIVATE {
+        return None;
+    }
+    let Lookup::Found(_, meta) = directory::find_key(live_directory()?, Kind::Shm, key) else {
+        return None;
+    };
+    const EXCLUSIVE: c_int = libc::IPC_CREAT | libc::IPC_EXCL;
+    Some(if flags & EXCLUSIVE == EXCLUSIVE {
+        Err(libc::EEXIST)
+    } else if meta.size < size as u64 {
+        Err(libc::EINVAL)
+    } else if !may(&meta, flags as u32 & 0o777) {
+        Err(libc::EACCES)
+    } else {
+        Ok(meta.id)
+    })
+}
+
+/// Whether the caller, as it is at this moment, may access the segment. The kernel's ids are those
+/// of the thread. What this grants has to be granted by `vshmemd` too before memory is handed out.
+fn may(meta: &Meta, wanted: u32) -> bool {
+    if wanted == 0 {
+        return true;
+    }
+    let euid = rustix::process::geteuid().as_raw();
+    perm::may_access(meta, wanted, euid, |gid| {
+        if rustix::process::getegid().as_raw() == gid {
+            return true;
+        }
+        let mut groups = [0 as libc::gid_t; 1024];
+        // SAFETY: the array has as many places as the call is told.
+        let count = unsafe { libc::getgroups(groups.len() as c_int, groups.as_mut_ptr()) };
+        groups
+            .iter()
+            .take(count.max(0) as usize)
+            .any(|&group| group == gid)
+    })
+}
+
+/// What an id stands for.
+pub enum Target {
+    /// A routed segment: directory slot and what is known of it.
+    Routed(u32, Meta),
+    /// Not ours; if the kernel does not know it either (`EINVAL`), this is the error instead.
+    Kernel(Option<c_int>),
+}
+
+/// Finds out whose `id` is. To be called for ids that [`ids::may_be_routed`] only.
+///
+/// # Errors
+/// `EIDRM` when the owner domain of the segment is gone; `ENODEV` only by way of
+/// [`Target::Kernel`], since without a daemon an id may still be the kernel's.
+fn resolve(session: &mut Session, id: c_int) -> Result<Target, c_int> {
+    if session.is_known_kernel_id(id) {
+        return Ok(Target::Kernel(None));
+    }
+    session.notice_fork();
+    if let Some(directory) = live_directory()
+        && let Lookup::Found(slot, meta) = directory::find_id(directory, Kind::Shm, id)
+    {
+        return match State::from_raw(meta.state) {
+            State::Lost => Err(libc::EIDRM),
+            _ => Ok(Target::Routed(slot, meta)),
+        };
+    }
+    let request = about(Op::Find, id);
+    match session.call(request) {
+        Ok((reply, _)) => Ok(Target::Routed(reply.slot, reply.body())),
+        Err(libc::EINVAL) if session.restarted => Ok(Target::Kernel(Some(libc::EIDRM))),
+        Err(libc::EINVAL) => Ok(Target::Kernel(None)),
+        Err(libc::ENODEV) => Ok(Target::Kernel(Some(libc::ENODEV))),
+        Err(error) => Err(error),
+    }
+}
+
+fn about(op: Op, id: c_int) -> Request {
+    Request {
+        op: op as u32,
+        kind: Kind::Shm as u32,
+        id,
+        ..Request::default()
+    }
+}
+
+/// Whether a call with `id` has to look whose it is.
+#[inline]
+fn concerns_us(id: c_int) -> bool {
+    ids::may_be_routed(id) && config().is_some()
+}
+
+/// After a call that the kernel was left with: remembers that it knows the id, or puts the error
+/// that tells more than `EINVAL`.
+fn left_to_kernel(id: c_int, failed: bool, instead: Option<c_int>) {
+    if !failed {
+        lock::enter().remember_kernel_id(id);
+    } else if let (libc::EINVAL, Some(error)) = (errno::get(), instead) {
+        errno::set(error);
+    }
+}
+
+/// `shmat(2)`.
+///
+/// # Safety
+/// `real` is the C library's function; with `SHM_REMAP` the caller gives up what is mapped there.
+pub unsafe fn at(real: ShmAt, id: c_int, addr: *const c_void, flags: c_int) -> *mut c_void {
+    if concerns_us(id) {
+        let mut session = lock::enter();
+        let instead = match resolve(&mut session, id) {
+            Ok(Target::Routed(slot, meta)) => {
+                let result = place(addr as usize, flags)
+                    .and_then(|place| attach(&mut session, slot, &meta, place, flags));
+                drop(session);
+                return result.unwrap_or_else(|error| {
+                    errno::set(error);
+                    FAILED
+                });
+            }
+            Ok(Target::Kernel(instead)) => instead,
+            Err(error) => {
+                drop(session);
+                errno::set(error);
+                return FAILED;
+            }
+        };
+        drop(session);
+        // SAFETY: passed on as it came.
+        let result = unsafe { real(id, addr, flags) };
+        left_to_kernel(id, result == FAILED, instead);
+        return result;
+    }
+    // SAFETY: passed on as it came.
+    unsafe { real(id, addr, flags) }
+}
+
+/// Where to map, as `do_shmat` reads its arguments.
+struct Place {
+    addr: usize,
+    fixed: bool,
+}
+
+fn place(addr: usize, flags: c_int) -> Result<Place, c_int> {
+    let remap = flags & libc::SHM_REMAP != 0;
+    if addr == 0 {
+        return if remap {
+            Err(libc::EINVAL)
+        } else {
+            Ok(Place { addr, fixed: false })
+        };
+    }
+    let rounded = addr & !(PAGE_SIZE as usize - 1);
+    if rounded != addr && flags & libc::SHM_RND == 0 || rounded == 0 && remap {
+        return Err(libc::EINVAL);
+    }
+    Ok(Place {
+        addr: rounded,
+        fixed: true,
+    })
+}
+
+fn attach(
+    session: &mut Session,
+    slot: u32,
+    meta: &Meta,
+    place: Place,
+    flags: c_int,
+) -> Result<*mut c_void, c_int> {
+    let id = meta.id;
+    let readonly = flags & libc::SHM_RDONLY != 0;
+    let mut wanted = if readonly { READ } else { READ | WRITE };
+    let mut prot = if readonly {
+        ProtFlags::READ
+    } else {
+        ProtFlags::READ | ProtFlags::WRITE
+    };
+    if flags & libc::SHM_EXEC != 0 {
+        wanted |= EXEC;
+        prot |= ProtFlags::EXEC;
+    }
+    if !may(meta, wanted) {
+        return Err(libc::EACCES);
+    }
+    let page_size = if meta.huge_shift == 0 {
+        PAGE_SIZE
+    } else {
+        1u64 << (meta.huge_shift & 63)
+    };
+    let len = meta.size.div_ceil(page_size).saturating_mul(page_size) as usize;
+    let remap = flags & libc::SHM_REMAP != 0;
+    if place.addr != 0 && !remap && place.addr.checked_add(len).is_none() {
+        return Err(libc::EINVAL);
+    }
+    if !session.attachments.reserve() {
+        return Err(libc::ENOMEM);
+    }
+    session.connected()?;
+    if session.region(id, !readonly).is_none() {
+        let request = Request {
+            flags: wanted as c_int,
+            ..about(Op::Open, id)
+        };
+        let (_, [fd, ..]): (Reply, Fds) = session.call(request)?;
+        let fd = fd.ok_or(libc::EMFILE)?;
+        session
+            .keep_region(id, !readonly, fd)
+            .map_err(Errno::raw_os_error)?;
+    }
+
+    let (directory, page) = session.connected()?;
+    let state = attach::begin(page, directory, slot, id, now());
+    let confirmed = match state {
+        State::Live => Ok(()),
+        State::Dest => session.call(about(Op::Confirm, id)).map(|_| ()),
+        State::Lost => Err(libc::EIDRM),
+        State::Free => Err(libc::EINVAL),
+    };
+    let mapped = confirmed.and_then(|()| map(session, id, !readonly, len, prot, &place, remap));
+    let (addr, file) = match mapped {
+        Ok(mapped) => mapped,
+        Err(error) => {
+            cancel(session, slot, id);
+            return Err(error);
+        }
+    };
+    drop_replaced(session, addr, len);
+    let generation = session.generation();
+    session.attachments.insert(Attachment {
+        addr,
+        len,
+        id,
+        slot,
+        generation,
+        counted: true,
+        file,
+    });
+    Ok(addr as *mut c_void)
+}
+
+/// Takes back an attachment that did not come to be, telling `vshmemd` if the segment waited for
+/// the last one.
+fn cancel(session: &mut Session, slot: u32, id: i32) {
+    if let (Some(page), Some(directory)) = (session.page(), live_directory())
+        && attach::end(page, directory, slot, id, 0)
+    {
+        let _ = session.call(about(Op::Detached, id));
+    }
+}
+
+type Mapped = (usize, (u64, u64));
+
+fn map(
+    session: &Session,
+    id: i32,
+    writable: bool,
+    len: usize,
+    prot: ProtFlags,
+    place: &Place,
+    remap: bool,
+) -> Result<Mapped, c_int> {
+    let (fd, file) = session.region(id, writable).ok_or(libc::EMFILE)?;
+    let how = match (place.fixed, remap || place.addr == 0) {
+        (false, _) => MapFlags::SHARED,
+        (true, true) => MapFlags::SHARED | MapFlags::FIXED,
+        (true, false) => MapFlags::SHARED | MapFlags::FIXED_NOREPLACE,
+    };
+    // SAFETY: without SHM_REMAP nothing that is mapped is replaced (the kernel picks a free place
+    // or refuses), but for page zero, which `shmat` maps for those who may; with it the caller
+    // has given up what is there.
+    let mapped = unsafe { rustix::mm::mmap(place.addr as *mut c_void, len, prot, how, fd, 0) };
+    match mapped {
+        Ok(at) => Ok((at as usize, file)),
+        Err(Errno::EXIST) => Err(libc::EINVAL),
+        Err(error) => Err(error.raw_os_error()),
+    }
+}
+
+/// Forgets attachments of which nothing is left because a new one took their place: the program
+/// had unmapped them itself, or gave `SHM_REMAP`.
+fn drop_replaced(session: &mut Session, addr: usize, len: usize) {
+    for old in session.attachments.iter() {
+        let overlaps =
+            old.addr < addr.saturating_add(len) && addr < old.addr.saturating_add(old.len);
+        if overlaps && (old.addr == addr && old.len <= len || !maps::any_left(&old).unwrap_or(true))
+        {
+            session.attachments.remove(old.addr);
+            uncount(session, &old);
+        }
+    }
+}
+
+/// Takes a detached attachment off the count.
+fn uncount(session: &mut Session, old: &Attachment) {
+    session.notice_fork();
+    if !old.counted || old.generation != session.generation() {
+        return;
+    }
+    if let (Some(page), Some(directory)) = (session.page(), live_directory())
+        && attach::end(page, directory, old.slot, old.id, now())
+    {
+        session.drop_region(old.id);
+        let _ = session.call(about(Op::Detached, old.id));
+    }
+}
+
+/// Nanoseconds since the epoch.
+fn now() -> i64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+    now.tv_sec
+        .saturating_mul(1_000_000_000)
+        .saturating_add(now.tv_nsec)
+}
+
+/// `shmdt(2)`.
+///
+/// # Safety
+/// `real` is the C library's function; the caller gives up what is mapped at `addr`.
+pub unsafe fn dt(real: ShmDt, addr: *const c_void) -> c_int {
+    if attachments::begins_at(addr as usize) {
+        let mut session = lock::enter();
+        if let Some(attachment) = session.attachments.get(addr as usize) {
+            let result = detach(&mut session, &attachment);
+            drop(session);
+            return result.map_or_else(fail, |()| 0);
+        }
+    }
+    // SAFETY: passed on as it came.
+    unsafe { real(addr) }
+}
+
+fn detach(session: &mut Guard, attachment: &Attachment) -> Result<(), c_int> {
+    let unmap = |start: usize, len: usize| {
+        // SAFETY: the range is part of the attachment, which the caller gives up.
+        let _ = unsafe { rustix::mm::munmap(start as *mut c_void, len) };
+    };
+    let pieces = maps::pieces(attachment, unmap).unwrap_or_else(|_| {
+        // No /proc to look at (chroot): what was attached there is what there is to unmap.
+        unmap(attachment.addr, attachment.len);
+        1
+    });
+    session.attachments.remove(attachment.addr);
+    uncount(session, attachment);
+    if pieces == 0 {
+        Err(libc::EINVAL)
+    } else {
+        Ok(())
+    }
+}
+
+/// `shmctl(2)` of one segment; the commands that list are [`crate::listing`]'s.
+///
+/// # Safety
+/// `real` is the C library's function.
+pub unsafe fn ctl(real: ShmCtl, id: c_int, cmd: c_int, buf: *mut shmid_ds) -> c_int {
+    if concerns_us(id) {
+        let mut session = lock::enter();
+        let instead = match resolve(&mut session, id) {
+            Ok(Target::Routed(..)) => {
+                let result = control(&mut session, id, cmd, buf);
+                drop(session);
+                return result.map_or_else(fail, |()| 0);
+            }
+            Ok(Target::Kernel(instead)) => instead,
+            Err(error) => {
+                drop(session);
+                return fail(error);
+            }
+        };
+        drop(session);
+        // SAFETY: passed on as it came.
+        let result = unsafe { real(id, cmd, buf) };
+        left_to_kernel(id, result == -1, instead);
+        return result;
+    }
+    // SAFETY: passed on as it came.
+    unsafe { real(id, cmd, buf) }
+}
+
+fn control(session: &mut Session, id: c_int, cmd: c_int, buf: *mut shmid_ds) -> Result<(), c_int> {
+    match cmd {
+        libc::IPC_STAT => {
+            let (reply, _) = session.call(about(Op::Stat, id))?;
+            let ds = to_shmid_ds(&reply.body::<Stat>(), session.domid());
+            if sys::write_user(buf, &ds) {
+                Ok(())
+            } else {
+                Err(libc::EFAULT)
+            }
+        }
+        libc::IPC_SET => {
+            let ds = sys::read_user::<shmid_ds>(buf).ok_or(libc::EFAULT)?;
+            let perm = ds.shm_perm;
+            let (uid, gid, mode) = (perm.uid, perm.gid, u32::from(perm.mode) & 0o777);
+            session
+                .call(Request {
+                    uid,
+                    gid,
+                    mode,
+                    ..about(Op::Set, id)
+                })
+                .map(|_| ())
+        }
+        libc::IPC_RMID => {
+            session.drop_region(id);
+            session.call(about(Op::Remove, id)).map(|_| ())
+        }
+        libc::SHM_LOCK | libc::SHM_UNLOCK => {
+            let limit = rustix::process::getrlimit(rustix::process::Resource::Memlock);
+            let size = limit.current.unwrap_or(u64::MAX);
+            let arg = u32::from(cmd == libc::SHM_LOCK);
+            session
+                .call(Request {
+                    size,
+                    arg,
+                    ..about(Op::Lock, id)
+                })
+                .map(|_| ())
+        }
+        _ => Err(libc::EINVAL),
+    }
+}
+
+/// A segment as `IPC_STAT` shows it to a process of the domain `domid`: pids of other domains'
+/// processes are 0, as the kernel shows those of another pid namespace.
+pub fn to_shmid_ds(stat: &Stat, domid: u32) -> shmid_ds {
+    let Stat { meta, usage } = stat;
+    // SAFETY: all zero bytes are a valid shmid_ds, a plain C structure.
+    let mut ds: shmid_ds = unsafe { std::mem::zeroed() };
+    ds.shm_perm.__key = meta.key;
+    ds.shm_perm.uid = meta.uid;
+    ds.shm_perm.gid = meta.gid;
+    ds.shm_perm.cuid = meta.cuid;
+    ds.shm_perm.cgid = meta.cgid;
+    let dest = if meta.state == State::Dest as u32 {
+        MODE_DEST
+    } else {
+        0
+    };
+    ds.shm_perm.mode = (meta.mode | dest) as _;
+    ds.shm_perm.__seq = (meta.id >> 15) as _;
+    ds.shm_segsz = meta.size as size_t;
+    ds.shm_atime = usage.atime / 1_000_000_000;
+    ds.shm_dtime = usage.dtime / 1_000_000_000;
+    ds.shm_ctime = meta.ctime;
+    ds.shm_cpid = if meta.owner == domid { meta.cpid } else { 0 };
+    ds.shm_lpid = if usage.lpid_domain == domid {
+        usage.lpid
+    } else {
+        0
+    };
+    ds.shm_nattch = usage.nattch;
+    ds
+}

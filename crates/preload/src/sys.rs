@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! System calls that rustix does not offer, made directly, and memory of the program that may
+//! not be there.
+
+use rustix::io::Errno;
+use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
+use std::ffi::{c_int, c_long, c_void};
+use std::sync::atomic::AtomicU32;
+
+/// A signal mask as the kernel has it: one bit a signal.
+pub type SignalMask = u64;
+
+/// Makes system call `number`.
+///
+/// # Safety
+/// As the system call with these arguments.
+unsafe fn raw(number: c_long, args: [usize; 6]) -> Result<usize, Errno> {
+    let result: isize;
+    // SAFETY: the registers are those of the kernel's calling convention on x86-64; what the call
+    // itself does is the caller's promise.
+    unsafe {
+        std::arch::asm!(
+            "syscall",
+            inlateout("rax") number as isize => result,
+            in("rdi") args[0],
+            in("rsi") args[1],
+            in("rdx") args[2],
+            in("r10") args[3],
+            in("r8") args[4],
+            in("r9") args[5],
+            lateout("rcx") _,
+            lateout("r11") _,
+            options(nostack),
+        );
+    }
+    if (-4095..0).contains(&result) {
+        Err(Errno::from_raw_os_error(-result as i32))
+    } else {
+        Ok(result as usize)
+    }
+}
+
+/// Blocks every signal in this thread, also those that the C library keeps to itself for thread
+/// cancellation, and returns the mask to put back.
+pub fn block_signals() -> SignalMask {
+    let all: SignalMask = !0;
+    let mut old: SignalMask = 0;
+    // SAFETY: both pointers are to masks of the size given.
+    let _ = unsafe {
+        raw(
+            libc::SYS_rt_sigprocmask,
+            [
+                libc::SIG_SETMASK as usize,
+                &raw const all as usize,
+                &raw mut old as usize,
+                8,
+                0,
+                0,
+            ],
+        )
+    };
+    old
+}
+
+/// Puts back a mask that [`block_signals`] returned.
+pub fn restore_signals(mask: SignalMask) {
+    // SAFETY: the pointer is to a mask of the size given.
+    let _ = unsafe {
+        raw(
+            libc::SYS_rt_sigprocmask,
+            [
+                libc::SIG_SETMASK as usize,
+                &raw const mask as usize,
+                0,
+                8,
+                0,
+                0,
+            ],
+        )
+    };
+}
+
+/// Whether the thread `tid` belongs to this process.
+pub fn is_own_thread(tid: u32) -> bool {
+    let pid = own_pid();
+    // SAFETY: signal 0 is sent to nobody; only the existence is checked.
+    unsafe { raw(libc::SYS_tgkill, [pid as usize, tid as usize, 0, 0, 0, 0]) }.is_ok()
+}
+
+/// Copies a `T` from an address that the program gave; `None` where the kernel would say
+/// `EFAULT`.
+pub fn read_user<T: Copy>(from: *const T) -> Option<T> {
+    let mut value = std::mem::MaybeUninit::<T>::uninit();
+    let own = value.as_mut_ptr().cast::<c_void>();
+    if !copy(
+        libc::SYS_process_vm_readv,
+        own,
+        from.cast_mut().cast(),
+        size_of::<T>(),
+    ) {
+        return None;
+    }
+    // SAFETY: all bytes were copied, and the types read here are plain C structures.
+    Some(unsafe { value.assume_init() })
+}
+
+/// Copies `value` to an address that the program gave; `false` where the kernel would say
+/// `EFAULT`.
+pub fn write_user<T: Copy>(to: *mut T, value: &T) -> bool {
+    let own = std::ptr::from_ref(value).cast_mut().cast();
+    copy(libc::SYS_process_vm_writev, own, to.cast(), size_of::<T>())
+}
+
+/// Lets the kernel copy between `own` and `theirs` in this process, which it refuses where one
+/// of them is not mapped so.
+fn copy(call: c_long, own: *mut c_void, theirs: *mut c_void, len: usize) -> bool {
+    let own_part = libc::iovec {
+        iov_base: own,
+        iov_len: len,
+    };
+    let their_part = libc::iovec {
+        iov_base: theirs,
+        iov_len: len,
+    };
+    let args = [
+        own_pid() as usize,
+        &raw const own_part as usize,
+        1,
+        &raw const their_part as usize,
+        1,
+        0,
+    ];
+    // SAFETY: `own` has `len` bytes; the kernel checks `theirs`.
+    match unsafe { raw(call, args) } {
+        Ok(copied) => copied == len,
+        Err(Errno::FAULT) => false,
+        Err(_) if theirs.is_null() => false,
+        Err(_) => {
+            // A seccomp filter forbids the call. Trust the pointer, as any library would.
+            let reading = call == libc::SYS_process_vm_readv;
+            let (from, to) = if reading {
+                (theirs, own)
+            } else {
+                (own, theirs)
+            };
+            // SAFETY: the program promised `len` bytes at `theirs` when it made its call.
+            unsafe { std::ptr::copy_nonoverlapping(from.cast::<u8>(), to.cast::<u8>(), len) };
+            true
+        }
+    }
+}
+
+/// A zeroed word that the kernel zeroes again in every child that gets a copy of this address
+/// space, and only there.
+pub fn wiped_on_fork() -> Result<&'static AtomicU32, Errno> {
+    let prot = ProtFlags::READ | ProtFlags::WRITE;
+    let len = vshmem_abi::PAGE_SIZE as usize;
+    // SAFETY: a new private mapping at an address of the kernel's choice, never unmapped, and
+    // large and aligned enough for the word.
+    unsafe {
+        let page = mmap_anonymous(std::ptr::null_mut(), len, prot, MapFlags::PRIVATE)?;
+        raw(
+            libc::SYS_madvise,
+            [page as usize, len, libc::MADV_WIPEONFORK as usize, 0, 0, 0],
+        )?;
+        Ok(&*page.cast::<AtomicU32>())
+    }
+}
+
+/// The pid of this process, as it sees it.
+pub fn own_pid() -> c_int {
+    rustix::process::getpid().as_raw_nonzero().get()
+}

@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Kinds of construct that are not routed yet. A routed key of such a kind is refused: the
+//! kernel's own object under that key would look right and be shared with nobody.
+
+use crate::config::config;
+use crate::errno::fail;
+use crate::message;
+use std::ffi::c_int;
+use std::sync::atomic::AtomicBool;
+use vshmem_abi::Kind;
+
+/// If a get of `key` is routed: the failed result to return, after saying why once.
+pub fn refused(kind: Kind, key: libc::key_t) -> Option<c_int> {
+    static SAID_SEM: AtomicBool = AtomicBool::new(false);
+    static SAID_MSG: AtomicBool = AtomicBool::new(false);
+    if !config()?.keys.contains(key) {
+        return None;
+    }
+    let said = if kind == Kind::Sem {
+        &SAID_SEM
+    } else {
+        &SAID_MSG
+    };
+    message::say_once(
+        said,
+        format_args!(
+            "{kind}get of routed key {key:#x}: only shared memory is routed by this version \
+             (ENOSYS); leave the key out of VSHMEM_KEYS to use the kernel's"
+        ),
+    );
+    Some(fail(libc::ENOSYS))
+}
