@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A connection to a domain's `vshmemd`, for asking it something as an operator: without
+//! [`Op::Hello`], so that it does not count as a client.
+
+use rustix::io::Errno;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, UCred,
+};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
+use vshmem_abi::wire::{Op, Reply, Request};
+use vshmem_abi::{ABI_VERSION, channel, paths};
+
+/// How long a daemon may take to answer before it is called hung. One that waits for the
+/// back-end gives up on it after 5 s.
+pub const PATIENCE: Duration = Duration::from_secs(8);
+
+/// A connection to a domain's `vshmemd`.
+pub struct Daemon {
+    socket: OwnedFd,
+}
+
+impl Daemon {
+    /// Connects; connecting and each answer may take up to `patience`.
+    ///
+    /// # Errors
+    /// `NOENT` and `CONNREFUSED` when the domain is not up, `AGAIN` when it takes no connections.
+    pub fn connect(dir: &Path, domain: &str, patience: Duration) -> Result<Self, Errno> {
+        let address = SocketAddrUnix::new(paths::domain_socket(dir, domain))?;
+        let socket = rustix::net::socket_with(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
+        for side in [Timeout::Recv, Timeout::Send] {
+            set_socket_timeout(&socket, side, Some(patience))?;
+        }
+        rustix::net::connect(&socket, &address)?;
+        Ok(Self { socket })
+    }
+
+    /// Sends one request and waits for the answer, which may be a refusal.
+    ///
+    /// # Errors
+    /// `AGAIN` when the daemon does not answer, `CONNRESET` or `PIPE` when it ends meanwhile.
+    pub fn ask(&self, op: Op, request: Request) -> Result<Reply, Errno> {
+        let request = Request {
+            version: ABI_VERSION,
+            op: op as u32,
+            ..request
+        };
+        let own = UCred {
+            pid: rustix::process::getpid(),
+            uid: rustix::process::geteuid(),
+            gid: rustix::process::getegid(),
+        };
+        let socket = self.socket.as_fd();
+        channel::send(socket, &request, &[], Some(own), SendFlags::empty())?;
+        let (reply, _) = channel::recv::<Reply>(socket, RecvFlags::empty())?;
+        Ok(reply)
+    }
+}

@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `vshmem ls`: the segments of all domains, one a line, like `ipcs -m`.
+
+use crate::ask::{self, Daemon};
+use crate::world::World;
+use crate::{DirArg, Failure, domain};
+use rustix::io::Errno;
+use std::collections::HashMap;
+use vshmem_abi::Kind;
+use vshmem_abi::wire::{MODE_LOCKED, Op, Request, Stat, State};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    pub dir: DirArg,
+
+    /// Domain whose vshmemd is asked: all of them know the same segments
+    /// [default: any that is up]
+    #[arg(long, value_name = "NAME")]
+    pub domain: Option<String>,
+}
+
+/// Prints the list.
+pub fn ls(args: &Args) -> Result<(), Failure> {
+    let (name, daemon) = connect(args)?;
+    let mut users = HashMap::new();
+    let rows = list(&name, &daemon)?
+        .iter()
+        .map(|stat| {
+            let uid = stat.meta.uid;
+            row(stat, users.entry(uid).or_insert_with(|| user_name(uid)))
+        })
+        .collect::<Vec<_>>();
+    print!("{}", table(&rows));
+    Ok(())
+}
+
+fn connect(args: &Args) -> Result<(String, Daemon), Failure> {
+    let dir = args.dir.path();
+    let nothing = || {
+        Failure::new(format!(
+            "no domain is up in {}; start one with `vshmem run`, or name another directory \
+             (VSHMEM_DIR)",
+            dir.display()
+        ))
+    };
+    let world = World::open(&dir)?.ok_or_else(nothing)?;
+    let names = match &args.domain {
+        Some(name) => vec![domain(Some(name))?],
+        None => world.domains()?,
+    };
+    for name in names {
+        match Daemon::connect(world.dir(), &name, ask::PATIENCE) {
+            Ok(daemon) => return Ok((name, daemon)),
+            Err(Errno::NOENT | Errno::CONNREFUSED) if args.domain.is_none() => {}
+            Err(errno) => {
+                return Err(Failure::new(format!(
+                    "domain {name} does not answer in {} ({errno}); is it up? `vshmem run \
+                     --domain {name} -- true` starts it",
+                    world.dir().display()
+                )));
+            }
+        }
+    }
+    Err(nothing())
+}
+
+/// All segments, by index.
+fn list(name: &str, daemon: &Daemon) -> Result<Vec<Stat>, Failure> {
+    let fail = |errno: Errno| {
+        Failure::new(format!(
+            "domain {name} does not tell its segments ({errno}); see its log"
+        ))
+    };
+    let mut list: Vec<Stat> = Vec::new();
+    loop {
+        let request = Request {
+            kind: Kind::Shm as u32,
+            // "After" the highest number is the beginning.
+            arg: list.last().map_or(u32::MAX, |stat| stat.meta.index),
+            ..Request::default()
+        };
+        let reply = daemon.ask(Op::Next, request).map_err(fail)?;
+        match Errno::from_raw_os_error(reply.errno) {
+            _ if reply.errno == 0 => {}
+            Errno::NOENT => return Ok(list),
+            errno => return Err(fail(errno)),
+        }
+        let stat = reply.body::<Stat>();
+        // Indices only rise, or this would never end.
+        if list
+            .last()
+            .is_some_and(|last| last.meta.index >= stat.meta.index)
+        {
+            return Err(fail(Errno::PROTO));
+        }
+        list.push(stat);
+    }
+}
+
+const COLUMNS: [&str; 9] = [
+    "key", "id", "owner", "perms", "bytes", "nattch", "status", "domain", "cpid",
+];
+
+/// What stands in [`COLUMNS`] for one segment.
+fn row(stat: &Stat, owner: &str) -> [String; COLUMNS.len()] {
+    let meta = &stat.meta;
+    let mut status = Vec::new();
+    match State::from_raw(meta.state) {
+        State::Dest => status.push("dest"),
+        State::Lost => status.push("lost"),
+        State::Live | State::Free => {}
+    }
+    if meta.mode & MODE_LOCKED != 0 {
+        status.push("locked");
+    }
+    if status.is_empty() {
+        status.push("-");
+    }
+    [
+        format!("0x{:08x}", meta.key),
+        meta.id.to_string(),
+        owner.to_owned(),
+        format!("{:03o}", meta.mode & 0o777),
+        meta.size.to_string(),
+        stat.usage.nattch.to_string(),
+        status.join(","),
+        meta.owner.to_string(),
+        meta.cpid.to_string(),
+    ]
+}
+
+/// The name of a user, or its number where it has none.
+fn user_name(uid: u32) -> String {
+    match nix::unistd::User::from_uid(uid.into()) {
+        Ok(Some(user)) => user.name,
+        Ok(None) | Err(_) => uid.to_string(),
+    }
+}
+
+/// Header and rows with each column as wide as its widest entry.
+fn table(rows: &[[String; COLUMNS.len()]]) -> String {
+    let header = COLUMNS.map(str::to_owned);
+    let lines = || std::iter::once(&header).chain(rows);
+    let width = |column: usize| lines().map(|line| line[column].chars().count()).max();
+    let widths: [usize; COLUMNS.len()] = std::array::from_fn(|c| width(c).unwrap_or(0));
+    lines()
+        .map(|line| {
+            let cells = line.iter().zip(widths);
+            let cells: Vec<_> = cells.map(|(cell, w)| format!("{cell:<w$}")).collect();
+            format!("{}\n", cells.join("  ").trim_end())
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vshmem_abi::wire::{Meta, Usage};
+
+    fn stat(state: State, mode: u32) -> Stat {
+        Stat {
+            meta: Meta {
+                id: 1_300_000_000,
+                key: -1,
+                state: state as u32,
+                mode,
+                owner: 2,
+                size: 4096,
+                cpid: 77,
+                ..Meta::default()
+            },
+            usage: Usage {
+                nattch: 3,
+                ..Usage::default()
+            },
+        }
+    }
+
+    #[test]
+    fn a_row_shows_key_mode_use_and_where_the_memory_is() {
+        let row = row(&stat(State::Live, 0o644), "ann");
+        assert_eq!(
+            row,
+            [
+                "0xffffffff",
+                "1300000000",
+                "ann",
+                "644",
+                "4096",
+                "3",
+                "-",
+                "2",
+                "77"
+            ]
+        );
+    }
+
+    #[test]
+    fn the_status_says_removed_locked_or_lost() {
+        for (state, mode, want) in [
+            (State::Dest, 0o600, "dest"),
+            (State::Live, 0o600 | MODE_LOCKED, "locked"),
+            (State::Dest, 0o600 | MODE_LOCKED, "dest,locked"),
+            (State::Lost, 0o600, "lost"),
+        ] {
+            assert_eq!(row(&stat(state, mode), "x")[6], want);
+        }
+    }
+
+    #[test]
+    fn an_empty_list_is_the_header_alone() {
+        assert_eq!(
+            table(&[]),
+            "key  id  owner  perms  bytes  nattch  status  domain  cpid\n"
+        );
+    }
+
+    #[test]
+    fn columns_line_up() {
+        let rows = [
+            row(&stat(State::Live, 0o600), "root"),
+            row(&stat(State::Dest, 0o600), "somebody"),
+        ];
+        let table = table(&rows);
+        let starts: Vec<_> = table
+            .lines()
+            .map(|line| line.find("600").or(line.find("perms")))
+            .collect();
+        assert!(starts.iter().all(|start| *start == starts[0]), "{table}");
+    }
+
+    #[test]
+    fn a_user_without_a_name_is_shown_by_number() {
+        assert_eq!(user_name(0), "root");
+        assert_eq!(user_name(3_999_999_999), "3999999999");
+    }
+}

@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Starting daemons: in a session of their own, with nothing of the caller's but its user, and
+//! not before they serve.
+
+use crate::ask::{self, Daemon};
+use crate::world::{BACKEND, Running, World};
+use crate::{Doing, Failure, find};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use std::io::{Read, Seek, SeekFrom};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use vshmem_abi::paths;
+
+/// How long a daemon may take until it serves.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Lines of a daemon's log that are shown when it does not start.
+const TAIL_LINES: usize = 8;
+
+/// Makes sure that the back-end and the `vshmemd` of `domain` are up.
+pub fn ensure_up(world: &World, domain: &str) -> Result<(), Failure> {
+    if !world.is_own() {
+        return match Daemon::connect(world.dir(), domain, ask::PATIENCE) {
+            Ok(_) => Ok(()),
+            Err(errno) => Err(Failure::new(format!(
+                "domain {domain} is not up in {} ({errno}), and you are not its owner; ask the \
+                 owner to start it, or use a directory of your own (VSHMEM_DIR)",
+                world.dir().display()
+            ))),
+        };
+    }
+    let _lock = world.lock()?;
+    if world.running(BACKEND)?.is_none() {
+        start(world, BACKEND)?;
+    }
+    match world.running(domain)? {
+        None => start(world, domain),
+        Some(running) => await_socket(world, domain, &running),
+    }
+}
+
+/// Waits until a daemon that somebody else started accepts connections.
+fn await_socket(world: &World, domain: &str, running: &Running) -> Result<(), Failure> {
+    let start = Instant::now();
+    loop {
+        match Daemon::connect(world.dir(), domain, ask::PATIENCE) {
+            Ok(_) => return Ok(()),
+            Err(Errno::NOENT | Errno::CONNREFUSED) if start.elapsed() < PATIENCE => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Err(errno) => {
+                return Err(Failure::new(format!(
+                    "vshmemd of domain {domain} (pid {}) runs, but takes no connections \
+                     ({errno}); stop it with `vshmem down --domain {domain} --force`",
+                    running.pid.as_raw_nonzero()
+                )));
+            }
+        }
+    }
+}
+
+/// Starts the daemon `name` and waits until it serves.
+fn start(world: &World, name: &str) -> Result<(), Failure> {
+    let program = find::vshmemd()?;
+    let log_path = paths::log_file(world.dir(), name);
+    let mut log = open_log(&log_path)?;
+    let log_start = log
+        .seek(SeekFrom::End(0))
+        .doing(|| log_path.display().to_string())?;
+    let what = || format!("cannot start {}", program.display());
+    let (ready, ready_end) =
+        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).doing(what)?;
+
+    let mut command = Command::new(&program);
+    match name {
+        BACKEND => command.arg("--backend"),
+        domain => command.args(["--domain", domain]),
+    };
+    command
+        .arg("--dir")
+        .arg(world.dir())
+        .args(["--ready-fd", &ready_end.as_raw_fd().to_string()])
+        // A library that is meant for the command to run has no business in a daemon.
+        .env_remove("LD_PRELOAD")
+        .env_remove(paths::ENV_KEYS)
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().doing(what)?)
+        .stderr(log.try_clone().doing(what)?);
+    let keep = ready_end.as_raw_fd();
+    // SAFETY: this process has one thread, so that the child may do whatever this one may.
+    unsafe { command.pre_exec(move || become_daemon(keep)) };
+    // The child that is waited for ends at once; the daemon is its child, and so nobody's whom
+    // the command to run could wait for.
+    let mut child = command.spawn().doing(what)?;
+    drop(ready_end);
+    child.wait().doing(what)?;
+
+    let problem = match await_ready(&ready) {
+        Ok(true) => return Ok(()),
+        Ok(false) => "did not start",
+        Err(Errno::TIMEDOUT) => "is not ready yet after 20 s",
+        Err(errno) => return Err(errno).doing(what),
+    };
+    let said = tail(&mut log, log_start);
+    let who = match name {
+        BACKEND => "the back-end".to_owned(),
+        domain => format!("vshmemd of domain {domain}"),
+    };
+    Err(Failure::new(format!(
+        "{who} {problem}; {}see {}",
+        match said.as_str() {
+            "" => String::new(),
+            said => format!("it said:\n{said}\n"),
+        },
+        log_path.display()
+    )))
+}
+
+fn open_log(path: &Path) -> Result<std::fs::File, Failure> {
+    let flags = OFlags::RDWR | OFlags::APPEND | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let file = rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)
+        .doing(|| format!("cannot open {}", path.display()))?;
+    Ok(file.into())
+}
+
+/// Runs in the child before it executes the daemon: a session and process group of its own, no
+/// descriptor but 0 to 2 and `keep`, signals as they are at boot.
+fn become_daemon(keep: RawFd) -> std::io::Result<()> {
+    let check = |result: libc::c_int| match result {
+        -1 => Err(std::io::Error::last_os_error()),
+        result => Ok(result),
+    };
+    // SAFETY: these calls take numbers and, where they take a pointer, the address of a local
+    // that lives through the call. _exit does not run what the parent has yet to run.
+    unsafe {
+        check(libc::setsid())?;
+        if check(libc::fork())? != 0 {
+            libc::_exit(0);
+        }
+        libc::umask(0o022);
+        // Closed by the execution, not now: std has a descriptor open to report its failure.
+        check(libc::close_range(
+            3,
+            libc::c_uint::MAX,
+            libc::CLOSE_RANGE_CLOEXEC as libc::c_int,
+        ))?;
+        check(libc::fcntl(keep, libc::F_SETFD, 0))?;
+        for signal in 1..=libc::SIGRTMAX() {
+            // SIGKILL, SIGSTOP and those of the C library refuse, and need no resetting.
+            libc::signal(signal, libc::SIG_DFL);
+        }
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        check(libc::sigemptyset(&mut none))?;
+        check(libc::sigprocmask(
+            libc::SIG_SETMASK,
+            &none,
+            std::ptr::null_mut(),
+        ))?;
+    }
+    Ok(())
+}
+
+/// Waits for the ready line. `false` when the daemon ended without one.
+fn await_ready(pipe: &OwnedFd) -> Result<bool, Errno> {
+    let end = Instant::now() + PATIENCE;
+    let mut line = Vec::new();
+    while !line.contains(&b'\n') {
+        let left = end.saturating_duration_since(Instant::now());
+        let left = Timespec {
+            tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX),
+            tv_nsec: left.subsec_nanos().into(),
+        };
+        let mut fds = [PollFd::from_borrowed_fd(pipe.as_fd(), PollFlags::IN)];
+        match poll(&mut fds, Some(&left)) {
+            Ok(0) => return Err(Errno::TIMEDOUT),
+            Ok(_) => {}
+            Err(Errno::INTR) => continue,
+            Err(errno) => return Err(errno),
+        }
+        let mut buffer = [0u8; 64];
+        match rustix::io::read(pipe, &mut buffer) {
+            Ok(0) => return Ok(false),
+            Ok(n) => line.extend_from_slice(&buffer[..n]),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(line == b"ready\n")
+}
+
+/// The last lines that were written to a log after `from`, each indented; empty when nothing was,
+/// or it cannot be read.
+fn tail(log: &mut std::fs::File, from: u64) -> String {
+    let mut text = Vec::new();
+    let read = log
+        .seek(SeekFrom::Start(from))
+        .and_then(|_| log.read_to_end(&mut text));
+    if read.is_err() {
+        return String::new();
+    }
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<_> = text.lines().collect();
+    lines[lines.len().saturating_sub(TAIL_LINES)..]
+        .iter()
+        .map(|line| format!("  {line}"))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn the_tail_has_the_last_lines_since_the_start_only() {
+        let mut log = tempfile::tempfile().unwrap();
+        writeln!(log, "of an earlier run").unwrap();
+        let from = log.stream_position().unwrap();
+        assert_eq!(tail(&mut log, from), "");
+        for line in 0..20 {
+            writeln!(log, "line {line}").unwrap();
+        }
+        let tail = tail(&mut log, from);
+        assert_eq!(tail.lines().count(), TAIL_LINES);
+        assert!(tail.starts_with("  line 12\n") && tail.ends_with("  line 19"));
+    }
+
+    #[test]
+    fn a_daemon_is_ready_when_it_says_so_and_not_when_it_closes_the_pipe() {
+        for (said, ready) in [("ready\n", true), ("", false), ("rea", false)] {
+            let (pipe, end) = rustix::pipe::pipe().unwrap();
+            rustix::io::write(&end, said.as_bytes()).unwrap();
+            drop(end);
+            assert_eq!(await_ready(&pipe), Ok(ready), "{said:?}");
+        }
+    }
+}
