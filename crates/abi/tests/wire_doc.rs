@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `docs/wire.md` describes every shared byte. This check fails when a layout changes and the
+//! page does not.
+
+use std::mem::{offset_of, size_of};
+use vshmem_abi::layout::{AttachEntry, ClientPage, DirEntry, DirHeader, Directory, PageHeader};
+use vshmem_abi::link::{LinkMsg, LinkOp};
+use vshmem_abi::wire::{Meta, Op, Reply, Request, Totals, Usage, Welcome};
+
+/// The rows that the page must have for a type: its size, and the offset of each field.
+macro_rules! rows {
+    ($rows:ident, $ty:ident, $($field:ident),*) => {
+        $rows.push(format!("### {} ({} bytes)", stringify!($ty), size_of::<$ty>()));
+        $( $rows.push(format!("| {} | `{}` |", offset_of!($ty, $field), stringify!($field))); )*
+    };
+}
+
+#[test]
+fn the_wire_page_names_every_field_at_its_offset() {
+    let mut rows: Vec<String> = Vec::new();
+    rows!(
+        rows, DirHeader, magic, generation, version, domid, seq, high_water, owner, reserved, keys,
+        ids
+    );
+    rows!(rows, DirEntry, word, next_key, next_id, meta, reserved);
+    rows!(rows, Directory, head, entries);
+    rows!(
+        rows, PageHeader, magic, generation, pid, client, high_water, reserved
+    );
+    rows!(rows, AttachEntry, id, count, atime, dtime, reserved);
+    rows!(rows, ClientPage, head, attach);
+    rows!(
+        rows, Meta, id, kind, key, state, uid, gid, cuid, cgid, mode, owner, size, ctime, cpid,
+        index, huge_shift, reserved
+    );
+    rows!(
+        rows,
+        Usage,
+        nattch,
+        atime,
+        dtime,
+        lpid,
+        lpid_domain,
+        resident
+    );
+    rows!(rows, Totals, used, indices, pages, resident);
+    rows!(rows, Welcome, generation, domid, client);
+    rows!(
+        rows, Request, version, op, kind, key, id, flags, size, uid, gid, mode, arg, token
+    );
+    rows!(rows, Reply, errno, value, slot, fds, body);
+    rows!(
+        rows, LinkMsg, version, op, seq, errno, domid, flags, gref, created, meta, usage, totals,
+        ids, name
+    );
+    rows.extend((0..256).filter_map(|n| Some(format!("| {n} | {:?} |", Op::from_raw(n)?))));
+    rows.extend((0..256).filter_map(|n| Some(format!("| {n} | {:?} |", LinkOp::from_raw(n)?))));
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/wire.md");
+    let page = std::fs::read_to_string(path).expect("docs/wire.md");
+    // In the order of the page: a row is looked for behind the one before.
+    let mut rest = page.as_str();
+    for row in rows {
+        match rest.find(&row) {
+            Some(at) => rest = &rest[at + row.len()..],
+            None => panic!("docs/wire.md lacks (at this place): {row}"),
+        }
+    }
+}
