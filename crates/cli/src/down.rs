@@ -3,7 +3,7 @@
 
 use crate::ask::{self, Daemon};
 use crate::world::{BACKEND, Running, World};
-use crate::{DirArg, Failure, domain};
+use crate::{DirArg, Failure, domain, say};
 use nix::sys::signal::Signal;
 use rustix::io::Errno;
 use std::time::Duration;
@@ -51,8 +51,7 @@ pub fn down(args: &Args) -> Result<(), Failure> {
         Some(domain(args.domain.as_deref())?)
     };
     let Some(world) = World::open(&dir)? else {
-        println!("nothing runs in {}", dir.display());
-        return Ok(());
+        return say(&format!("nothing runs in {}\n", dir.display()));
     };
     if !world.is_own() {
         return Err(Failure::new(format!(
@@ -76,11 +75,10 @@ pub fn down(args: &Args) -> Result<(), Failure> {
         Some(_) => None,
     };
     if domains.is_empty() && backend.is_none() {
-        match named {
-            Some(name) => println!("domain {name} is not up in {}", dir.display()),
-            None => println!("nothing runs in {}", dir.display()),
-        }
-        return Ok(());
+        return say(&match named {
+            Some(name) => format!("domain {name} is not up in {}\n", dir.display()),
+            None => format!("nothing runs in {}\n", dir.display()),
+        });
     }
 
     if domains.len() > 1 && !args.force {
@@ -88,11 +86,11 @@ pub fn down(args: &Args) -> Result<(), Failure> {
     }
     for (name, running) in &domains {
         stop_domain(&world, name, running, args.force)?;
-        println!("domain {name} is stopped");
+        say(&format!("domain {name} is stopped\n"))?;
     }
     if let Some(backend) = backend {
         end(&world, BACKEND, &backend, args.force)?;
-        println!("the back-end is stopped");
+        say("the back-end is stopped\n")?;
     }
     Ok(())
 }

@@ -84,6 +84,14 @@ impl<T, E: Into<std::io::Error>> Doing<T> for Result<T, E> {
     }
 }
 
+/// Writes to stdout.
+fn say(text: &str) -> Result<(), Failure> {
+    use std::io::Write;
+    std::io::stdout()
+        .write_all(text.as_bytes())
+        .doing(|| "cannot write to stdout".into())
+}
+
 /// The domain that was named, or else the default one, if it can be one.
 fn domain(named: Option<&str>) -> Result<String, Failure> {
     let name = named.map_or_else(paths::default_domain, str::to_owned);

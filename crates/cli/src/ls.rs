@@ -3,7 +3,7 @@
 
 use crate::ask::{self, Daemon};
 use crate::world::World;
-use crate::{DirArg, Failure, domain};
+use crate::{DirArg, Failure, domain, say};
 use rustix::io::Errno;
 use std::collections::HashMap;
 use vshmem_abi::Kind;
@@ -31,8 +31,7 @@ pub fn ls(args: &Args) -> Result<(), Failure> {
             row(stat, users.entry(uid).or_insert_with(|| user_name(uid)))
         })
         .collect::<Vec<_>>();
-    print!("{}", table(&rows));
-    Ok(())
+    say(&table(&rows))
 }
 
 fn connect(args: &Args) -> Result<(String, Daemon), Failure> {

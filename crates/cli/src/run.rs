@@ -14,6 +14,7 @@ use vshmem_abi::paths;
 const BAD_KEYS: u8 = 78;
 
 #[derive(Debug, clap::Args)]
+#[command(override_usage = "vshmem run [--domain NAME] [--keys LIST] [--dir DIR] -- CMD [ARGS...]")]
 pub struct Args {
     /// Domain to run in [default: $VSHMEM_DOMAIN, else "local"]
     #[arg(long, value_name = "NAME")]

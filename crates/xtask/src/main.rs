@@ -1,3 +1,59 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! (see Cargo.toml)
-fn main() {}
+//! `cargo xtask`: the tasks of the project that take more than one command.
+
+mod demo;
+mod packages;
+mod programs;
+mod project;
+mod test;
+
+use clap::Parser;
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+/// What went wrong, for the person at the terminal.
+type Result<T> = std::result::Result<T, String>;
+
+/// Tasks of the Vshmem project
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+enum Task {
+    /// Build, and show two domains at work in one memory, with the latency beside TCP's
+    Demo,
+    /// Build, check format and lints, and run all tests
+    ///
+    /// Debian packages that the tests need and that are missing are installed (as root) or named.
+    /// The last line says how many tests passed and failed.
+    Test {
+        /// For `cargo test`, as in `cargo xtask test -- --test fork`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// Build, and run the benchmarks, native beside routed
+    Bench {
+        /// For the benchmark runner, as in `cargo xtask bench -- --quick`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+}
+
+fn main() -> ExitCode {
+    let result = match Task::parse() {
+        Task::Demo => demo::demo(),
+        Task::Test { args } => test::test(&args),
+        Task::Bench { args } => bench(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn bench(args: &[OsString]) -> Result<()> {
+    project::build()?;
+    let mut runner = project::cargo(["run", "--release", "-p", "vshmem-bench", "--"])?;
+    project::run(runner.args(args))
+}

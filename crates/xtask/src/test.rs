@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `cargo xtask test`: all checks and tests, and their sum.
+
+use crate::{Result, packages, project};
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader, Write};
+use std::process::Stdio;
+
+/// How many tests passed and failed; a check that fails, or a test program that dies, is a
+/// failure as well.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Sum {
+    passed: u64,
+    failed: u64,
+}
+
+/// Runs everything, whatever of it fails.
+pub fn test(args: &[OsString]) -> Result<()> {
+    packages::provide()?;
+    let mut sum = Sum::default();
+    let checks = [
+        project::cargo(["fmt", "--all", "--check"])?,
+        project::cargo([
+            "clippy",
+            "--quiet",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ])?,
+    ];
+    for mut check in checks {
+        if let Err(error) = project::run(&mut check) {
+            eprintln!("xtask: {error}");
+            sum.failed += 1;
+        }
+    }
+    // Programs and the library as users have them; the tests that start them are built for
+    // development, which leaves out the link-time optimization of each test program.
+    project::build()?;
+    run_tests(args, &mut sum)?;
+    println!("{} passed, {} failed", sum.passed, sum.failed);
+    match sum.failed {
+        0 => Ok(()),
+        _ => Err("not everything passed; see above".into()),
+    }
+}
+
+/// Runs `cargo test`, passes on what it prints, and adds up its results.
+fn run_tests(args: &[OsString], sum: &mut Sum) -> Result<()> {
+    let mut tests = project::cargo(["test", "--no-fail-fast"])?;
+    let chosen = |arg: &OsString| arg == "-p" || arg.to_string_lossy().starts_with("--package");
+    if !args.iter().any(chosen) {
+        tests.arg("--workspace");
+    }
+    tests.args(args).stdout(Stdio::piped());
+    let mut child = tests.spawn().map_err(|e| project::cannot_run(&tests, &e))?;
+    let before = sum.failed;
+    if let Some(stdout) = child.stdout.take() {
+        for line in BufReader::new(stdout).split(b'\n') {
+            let line = line.map_err(|e| format!("cannot read the tests' output: {e}"))?;
+            let mut out = std::io::stdout().lock();
+            // A reader that went away takes nothing from the result.
+            let _ = out.write_all(&line).and_then(|()| out.write_all(b"\n"));
+            sum.add(&String::from_utf8_lossy(&line));
+        }
+    }
+    let status = child.wait().map_err(|e| project::cannot_run(&tests, &e))?;
+    if let Err(error) = project::judge(&tests, status) {
+        eprintln!("xtask: {error}");
+        if sum.failed == before {
+            sum.failed += 1;
+        }
+    }
+    Ok(())
+}
+
+impl Sum {
+    /// Adds a line of the test runner, if it is one of
+    /// `test result: ok. 12 passed; 0 failed; ...`.
+    fn add(&mut self, line: &str) {
+        let Some(result) = line.strip_prefix("test result: ") else {
+            return;
+        };
+        let number = |word: &str| -> Option<u64> {
+            let before = result.split(word).next()?;
+            before.split_whitespace().next_back()?.parse().ok()
+        };
+        self.passed += number(" passed;").unwrap_or(0);
+        self.failed += number(" failed;").unwrap_or(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_of_all_test_programs_are_added_up() {
+        let mut sum = Sum::default();
+        for line in [
+            "test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; \
+             finished in 0.01s",
+            "test a_test ... ok",
+            "test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out",
+        ] {
+            sum.add(line);
+        }
+        let want = Sum {
+            passed: 15,
+            failed: 2,
+        };
+        assert_eq!(sum, want);
+    }
+}
