@@ -17,9 +17,7 @@ pub fn register() {
 unsafe extern "C" fn prepare() {
     let mut session = lock::enter();
     session.notice_fork();
-    if session.has_to_tell_of_fork() {
-        session.prepare_child();
-    }
+    session.prepare_child();
     // The mask travels in the session, which the lock still guards.
     session.suspend_for_fork();
 }

@@ -280,15 +280,16 @@ impl Session {
 
     // Children of fork.
 
-    /// Whether there is something that a child of `fork` would inherit and have to be counted for.
-    pub fn has_to_tell_of_fork(&self) -> bool {
-        self.page.is_some()
-            && self.attachments.iter().any(|a| a.counted)
-            && self.link.as_ref().is_some_and(|link| link.get().is_some())
-    }
-
-    /// Asks for connection and page of the child that is about to be made.
+    /// If a child of `fork` is going to inherit attachments: has `vshmemd` make connection and
+    /// page of the child that is about to be made. If that fails the child begins anew, as one
+    /// that came about behind our back.
     pub fn prepare_child(&mut self) {
+        if self.page.is_none() || !self.attachments.iter().any(|a| a.counted) {
+            return;
+        }
+        if self.link.as_ref().is_none_or(|link| link.get().is_none()) && self.connect().is_err() {
+            return;
+        }
         let request = Request {
             op: Op::Fork as u32,
             ..Request::default()

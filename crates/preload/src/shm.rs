@@ -283,6 +283,7 @@ fn attach(
         State::Live => Ok(()),
         State::Dest => session.call(about(Op::Confirm, id)).map(|_| ()),
         State::Lost => Err(libc::EIDRM),
+        State::Free if session.restarted => Err(libc::EIDRM),
         State::Free => Err(libc::EINVAL),
     };
     let mapped = confirmed.and_then(|()| map(session, id, !readonly, len, prot, &place, remap));
@@ -403,11 +404,19 @@ fn detach(session: &mut Guard, attachment: &Attachment) -> Result<(), c_int> {
         // SAFETY: the range is part of the attachment, which the caller gives up.
         let _ = unsafe { rustix::mm::munmap(start as *mut c_void, len) };
     };
-    let pieces = maps::pieces(attachment, unmap).unwrap_or_else(|_| {
+    let pieces = match maps::pieces(attachment, unmap) {
+        Ok(pieces) => pieces,
+        // No descriptor left to look with. Better to fail than to unmap what may be the
+        // program's own by now.
+        Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM)) => {
+            return Err(error.raw_os_error());
+        }
         // No /proc to look at (chroot): what was attached there is what there is to unmap.
-        unmap(attachment.addr, attachment.len);
-        1
-    });
+        Err(_) => {
+            unmap(attachment.addr, attachment.len);
+            1
+        }
+    };
     session.attachments.remove(attachment.addr);
     uncount(session, attachment);
     if pieces == 0 {
