@@ -2,6 +2,8 @@
 //! What the tests share: worlds of their own, programs compiled from `tests/c`, and where the
 //! built binaries are.
 
+pub mod conform;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The differences that are accepted: all that is not compared, and why. Each is applied to both
+//! sides alike, from what the script says; none looks at which side a trace is of. The reasons
+//! in full are in `docs/limitations.md`.
+//!
+//! - **Names.** Ids, addresses that the system chose and pids are compared as names: the n-th id
+//!   that a script got, the n-th process. Bit 30 of routed ids is a part of that.
+//! - **Indexes** of `SHM_STAT`, and with them the return value of `IPC_INFO` and `SHM_INFO`: a
+//!   listing is compared by whether some index leads to an id.
+//! - **Pids of another domain** are 0 ([`pid`]): a pid means nothing outside its own.
+//! - **Mappings that the program changed itself.** The kernel counts mappings, so an attachment
+//!   that `munmap`, `mprotect` or `SHM_REMAP` cut is none or several; Vshmem counts what `shmat`
+//!   and `shmdt` did. Who did so is [`Cloud`]ed: count, times and last pid of the segment are
+//!   not compared from there on, and, once it is removed, neither is how long it lives.
+
+use super::script::{Call, Id};
+
+/// What is known of a segment whose attachments were cut.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cloud {
+    /// An attachment of it was cut.
+    pub cut: bool,
+    /// `IPC_RMID` was called on it.
+    pub removed: bool,
+}
+
+impl Cloud {
+    /// Whether it may have been destroyed on one side and not on the other.
+    pub fn may_be_gone(self) -> bool {
+        self.cut && self.removed
+    }
+}
+
+/// The fields of a segment that are not compared when an attachment of it was cut.
+pub const CUT_FIELDS: [&str; 4] = ["nattch", "atime", "dtime", "lpid"];
+
+/// The id whose existence a call depends on.
+pub fn id_of(call: &Call) -> Option<Id> {
+    match call {
+        Call::Attach { id, .. }
+        | Call::Stat { id, .. }
+        | Call::Set { id, .. }
+        | Call::Control { id, .. } => Some(*id),
+        _ => None,
+    }
+}
+
+/// The name of a pid: of the process that `birth` numbers, as one in `viewer` sees it.
+pub fn pid(birth: usize, domain: usize, viewer: usize) -> String {
+    if domain == viewer {
+        format!("process{birth}")
+    } else {
+        "0".to_owned()
+    }
+}

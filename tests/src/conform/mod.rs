@@ -1,0 +1,321 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Conformance: random scripts of System V calls by several processes, run on two sides, whose
+//! traces must be equal line by line. One side is the kernel; the other is the kernel again (to
+//! show that the harness itself is sound) or a world of two domains.
+//!
+//! `VSHMEM_CONFORM_SEED` and `VSHMEM_CONFORM_CASES` choose other cases than the default ones;
+//! a failure says which seed shows it again as the first case.
+
+pub mod accept;
+pub mod generate;
+pub mod process;
+pub mod run;
+pub mod script;
+
+use crate::World;
+use proptest::strategy::BoxedStrategy;
+use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
+use run::Clock;
+use script::Step;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::process::Command;
+use std::sync::Mutex;
+
+/// A place where scripts are run.
+pub trait Side: Send {
+    /// Runs a script and returns what happened, a line for each step and some more.
+    fn trace(&mut self, script: &[Step]) -> Vec<String>;
+
+    /// Forgets what a run that went wrong has left behind.
+    fn reset(&mut self) {}
+}
+
+/// The kernel.
+pub struct Native(pub Clock);
+
+impl Side for Native {
+    fn trace(&mut self, script: &[Step]) -> Vec<String> {
+        let program = crate::cc("conf_interp");
+        run::trace(script, self.0, &|_| Command::new(&program))
+    }
+}
+
+/// Names of the domains that a routed side spreads its processes over.
+const NAMES: [&str; 2] = ["a", "b"];
+
+/// A world of two domains.
+pub struct Routed {
+    clock: Clock,
+    world: World,
+}
+
+impl Routed {
+    /// Starts the world.
+    pub fn new(clock: Clock) -> Self {
+        Self {
+            clock,
+            world: Self::world(),
+        }
+    }
+
+    fn world() -> World {
+        use std::os::unix::fs::PermissionsExt;
+        let world = World::new();
+        // Processes that have given up root reach the daemons by this path too.
+        std::fs::set_permissions(world.dir(), PermissionsExt::from_mode(0o755))
+            .expect("mode of the world's directory");
+        NAMES.iter().for_each(|name| world.up(name));
+        world
+    }
+}
+
+impl Side for Routed {
+    fn trace(&mut self, script: &[Step]) -> Vec<String> {
+        let program = crate::cc("conf_interp");
+        run::trace(script, self.clock, &|domain| {
+            self.world.preload(NAMES[domain], "all,private", &program)
+        })
+    }
+
+    fn reset(&mut self) {
+        self.world = Self::world();
+    }
+}
+
+/// Which cases are run.
+#[derive(Clone)]
+pub struct Plan {
+    /// What scripts are made of.
+    pub scripts: fn() -> BoxedStrategy<Vec<Step>>,
+    /// Seed of the first case; each other has one of its own, derived from it.
+    pub seed: u64,
+    /// How many.
+    pub cases: u64,
+    /// How many run at a time, each with sides of its own.
+    pub workers: usize,
+}
+
+impl Plan {
+    /// A plan that `VSHMEM_CONFORM_SEED` and `VSHMEM_CONFORM_CASES` may change.
+    pub fn from_env(cases: u64, scripts: fn() -> BoxedStrategy<Vec<Step>>) -> Self {
+        let number = |name: &str| {
+            let text = std::env::var(name).ok()?;
+            Some(
+                text.parse()
+                    .unwrap_or_else(|e| panic!("{name}={text}: {e}")),
+            )
+        };
+        Self {
+            seed: number("VSHMEM_CONFORM_SEED").unwrap_or(1),
+            cases: number("VSHMEM_CONFORM_CASES").unwrap_or(cases),
+            scripts,
+            workers: std::thread::available_parallelism().map_or(1, usize::from),
+        }
+    }
+
+    fn seed_of(&self, case: u64) -> u64 {
+        // An odd factor with bits all over: no two cases of a plan have the same seed.
+        self.seed
+            .wrapping_add(case.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    }
+}
+
+/// A script that the two sides disagree about, as small as it could be made.
+#[derive(Debug)]
+pub struct Difference {
+    /// Seed that shows it again.
+    pub seed: u64,
+    /// The script.
+    pub script: Vec<Step>,
+    /// Trace of the first side.
+    pub left: Vec<String>,
+    /// Trace of the second.
+    pub right: Vec<String>,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "the sides differ; - is the first, + the second")?;
+        for line in 0..self.left.len().max(self.right.len()) {
+            match (self.left.get(line), self.right.get(line)) {
+                (Some(left), Some(right)) if left == right => writeln!(f, "  {left}")?,
+                (left, right) => {
+                    for (sign, text) in [('-', left), ('+', right)] {
+                        writeln!(f, "{sign} {}", text.map_or("", String::as_str))?;
+                    }
+                    break;
+                }
+            }
+        }
+        writeln!(f, "as a script:")?;
+        for step in &self.script {
+            writeln!(f, "    {step:?},")?;
+        }
+        write!(
+            f,
+            "VSHMEM_CONFORM_SEED={} VSHMEM_CONFORM_CASES=1 shows it again",
+            self.seed
+        )
+    }
+}
+
+/// What the cases of a plan came to: how often each outcome was seen, by `call outcome`.
+pub type Outcomes = BTreeMap<String, u64>;
+
+/// Runs the cases of `plan` on two sides and compares.
+///
+/// # Errors
+/// The first difference, shrunk.
+pub fn compare<A: Side, B: Side>(
+    plan: &Plan,
+    left: impl Fn() -> A + Sync,
+    right: impl Fn() -> B + Sync,
+) -> Result<Outcomes, Box<Difference>> {
+    struct State {
+        next: u64,
+        outcomes: Outcomes,
+        difference: Option<Box<Difference>>,
+    }
+    let state = Mutex::new(State {
+        next: 0,
+        outcomes: Outcomes::new(),
+        difference: None,
+    });
+    let lock = || state.lock().expect("no worker panics with the lock");
+    let work = || {
+        let scripts = (plan.scripts)();
+        let (mut left, mut right) = (left(), right());
+        loop {
+            let case = {
+                let mut state = lock();
+                if state.next == plan.cases || state.difference.is_some() {
+                    return;
+                }
+                state.next += 1;
+                state.next - 1
+            };
+            let result = one_case(plan.seed_of(case), &scripts, &mut left, &mut right);
+            let mut state = lock();
+            match result {
+                Ok(outcomes) => {
+                    for (outcome, times) in outcomes {
+                        *state.outcomes.entry(outcome).or_default() += times;
+                    }
+                }
+                Err(difference) => state.difference = Some(difference),
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..plan.workers {
+            scope.spawn(work);
+        }
+    });
+    let state = state.into_inner().expect("no worker panicked");
+    match state.difference {
+        Some(difference) => Err(difference),
+        None => Ok(state.outcomes),
+    }
+}
+
+/// Compares one case, and shrinks it when the sides differ.
+fn one_case(
+    seed: u64,
+    scripts: &BoxedStrategy<Vec<Step>>,
+    left: &mut impl Side,
+    right: &mut impl Side,
+) -> Result<Outcomes, Box<Difference>> {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    let config = Config {
+        cases: 1,
+        failure_persistence: None,
+        max_shrink_iters: 4000,
+        max_shrink_time: 120_000, // milliseconds
+        ..Config::default()
+    };
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+    let mut runner = TestRunner::new_with_rng(config, rng);
+    // The runner wants a function that it may call again and again, through a shared reference.
+    let sides = Mutex::new((left, right, Outcomes::new(), None));
+    let result = runner.run(scripts, |script| {
+        let mut guard = sides.lock().expect("one thread");
+        let (left, right, outcomes, traces) = &mut *guard;
+        let (one, other) = both(*left, *right, &script);
+        if one == other {
+            *outcomes = count(&script, &one);
+            return Ok(());
+        }
+        *traces = Some((script, one, other));
+        left.reset();
+        right.reset();
+        Err(TestCaseError::fail("the traces differ"))
+    });
+    let (left_side, right_side, outcomes, traces) = sides.into_inner().expect("one thread");
+    match (result, traces) {
+        (Ok(()), _) => Ok(outcomes),
+        // The last failing run is the smallest one.
+        (Err(TestError::Fail(..)), Some((script, left, right))) => {
+            let mut difference = Difference {
+                seed,
+                script,
+                left,
+                right,
+            };
+            drop_needless(&mut difference, left_side, right_side);
+            Err(Box::new(difference))
+        }
+        (Err(error), _) => panic!("no script could be made: {error}"),
+    }
+}
+
+/// Takes away each step without which the sides differ as well. The runner tries that once, before
+/// it makes the steps simpler; some are needed only until then.
+fn drop_needless(difference: &mut Difference, left: &mut impl Side, right: &mut impl Side) {
+    for at in (0..difference.script.len()).rev() {
+        let mut script = difference.script.clone();
+        script.remove(at);
+        let (one, other) = both(left, right, &script);
+        if one != other {
+            (difference.script, difference.left, difference.right) = (script, one, other);
+            left.reset();
+            right.reset();
+        }
+    }
+}
+
+/// Runs a script on both sides, at the same time.
+pub fn both(
+    left: &mut impl Side,
+    right: &mut impl Side,
+    script: &[Step],
+) -> (Vec<String>, Vec<String>) {
+    std::thread::scope(|scope| {
+        let left = scope.spawn(|| left.trace(script));
+        let right = right.trace(script);
+        match left.join() {
+            Ok(left) => (left, right),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
+
+/// The outcomes of a script by the word of the call and the word after the arrow.
+fn count(script: &[Step], trace: &[String]) -> Outcomes {
+    let mut outcomes = Outcomes::new();
+    let steps = trace.iter().filter(|line| !line.starts_with(run::INDENT));
+    for (step, line) in script.iter().zip(steps) {
+        let call = format!("{:?}", step.call);
+        let call = call.split([' ', '{']).next().unwrap_or_default();
+        let outcome = line.rsplit_once(" -> ").map_or("", |(_, outcome)| outcome);
+        let outcome = match outcome.split_once(' ') {
+            _ if outcome == run::NOBODY_THERE => continue,
+            Some(("-1", errno)) => errno,
+            Some(_) => "done",
+            None => outcome,
+        };
+        *outcomes.entry(format!("{call} {outcome}")).or_default() += 1;
+    }
+    outcomes
+}

@@ -1,0 +1,594 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Runs a script on one side and gives back its trace, in which names stand for numbers.
+
+use super::accept::{self, Cloud};
+use super::process::{Process, Silence};
+use super::script::{
+    AREA, ATTACHMENTS, Address, Birth, Buffer, Call, End, IDS, Id, Look, PAGE, PROCESSES, STARTED,
+    Step,
+};
+use nix::sched::{CloneFlags, unshare};
+use std::collections::HashMap;
+use std::process::Command;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Key 1 of a script is this one's successor. Each case has an IPC namespace, and each routed
+/// side a world, of its own.
+const KEY_BASE: i32 = 0x5600_1000;
+/// Nothing is ever mapped here.
+const HOLE: u64 = AREA + 60 * PAGE;
+/// The area and what lies behind it.
+const AREA_END: u64 = AREA + 64 * PAGE;
+/// Outcome of a step of a process that does not live.
+pub const NOBODY_THERE: &str = "no such process";
+/// Before the lines of what the harness asks of its own accord.
+pub const INDENT: &str = "    ";
+/// The domain of each process that runs from the start.
+const DOMAINS: [usize; STARTED] = [0, 1, 0];
+
+/// How times are named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clock {
+    /// As `set` or `0`.
+    Loose,
+    /// By the step in which they lie: each step waits for a second of its own.
+    Steps,
+}
+
+/// Runs `script` with processes that `program` starts in a domain, in a new IPC namespace, and
+/// returns a line for each step, and some for what is left at the end.
+pub fn trace(
+    script: &[Step],
+    clock: Clock,
+    program: &(dyn Fn(usize) -> Command + Sync),
+) -> Vec<String> {
+    // A namespace is a thread's affair: this one's children are in it and nobody else.
+    std::thread::scope(|scope| {
+        let run = scope.spawn(|| {
+            unshare(CloneFlags::CLONE_NEWIPC).expect("a new IPC namespace (needs root)");
+            let mut run = Run::new(clock, program);
+            run.start();
+            for step in script {
+                run.step(step);
+            }
+            run.finish();
+            run.trace
+        });
+        match run.join() {
+            Ok(trace) => trace,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
+
+/// A process that lives.
+struct Live {
+    process: Process,
+    place: Place,
+}
+
+/// What the harness knows of a process.
+#[derive(Clone)]
+struct Place {
+    domain: usize,
+    slots: [Option<u64>; ATTACHMENTS],
+    maps: Vec<Map>,
+}
+
+impl Place {
+    fn empty(domain: usize) -> Self {
+        Self {
+            domain,
+            slots: [None; ATTACHMENTS],
+            maps: Vec::new(),
+        }
+    }
+}
+
+/// An attachment.
+#[derive(Clone)]
+struct Map {
+    start: u64,
+    end: u64,
+    segment: usize,
+}
+
+struct Segment {
+    id: i32,
+    bytes: u64,
+    cloud: Cloud,
+}
+
+struct Run<'a> {
+    clock: Clock,
+    program: &'a (dyn Fn(usize) -> Command + Sync),
+    live: [Option<Live>; PROCESSES],
+    /// By pid: in which order the process was born, and its domain.
+    born: HashMap<i32, (usize, usize)>,
+    births: usize,
+    ids: [i32; IDS],
+    segments: Vec<Segment>,
+    began: i64,
+    /// The second in which each step began.
+    seconds: Vec<i64>,
+    trace: Vec<String>,
+}
+
+fn now() -> Duration {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("a clock that was set")
+}
+
+impl<'a> Run<'a> {
+    fn new(clock: Clock, program: &'a (dyn Fn(usize) -> Command + Sync)) -> Self {
+        Self {
+            clock,
+            program,
+            live: [const { None }; PROCESSES],
+            born: HashMap::new(),
+            births: 0,
+            ids: [-1; IDS],
+            segments: Vec::new(),
+            began: now().as_secs() as i64,
+            seconds: Vec::new(),
+            trace: Vec::new(),
+        }
+    }
+
+    fn start(&mut self) {
+        for (number, &domain) in DOMAINS.iter().enumerate() {
+            match Process::start((self.program)(domain)) {
+                Ok(process) => self.enter(number, process, Place::empty(domain)),
+                Err(silence) => self
+                    .trace
+                    .push(format!("p{number} did not start: {silence:?}")),
+            }
+        }
+    }
+
+    fn enter(&mut self, number: usize, process: Process, place: Place) {
+        self.born.insert(process.pid(), (self.births, place.domain));
+        self.births += 1;
+        self.live[number] = Some(Live { process, place });
+    }
+
+    fn step(&mut self, step: &Step) {
+        if self.clock == Clock::Steps {
+            // Kernel times are those of the last tick: a little after the second has begun.
+            let left = Duration::from_secs(1) - Duration::from_nanos(now().subsec_nanos().into());
+            std::thread::sleep(left + Duration::from_millis(30));
+        }
+        self.seconds.push(now().as_secs() as i64);
+        self.untimed_step(step);
+        let begin = self.trace.len();
+        if self.clock == Clock::Steps {
+            for segment in 0..self.segments.len() {
+                self.untimed_step(&Step {
+                    call: Call::Stat {
+                        id: Id::Number(self.segments[segment].id),
+                        look: Look::Id(Buffer::Good),
+                    },
+                    ..step.clone()
+                });
+            }
+        }
+        for line in &mut self.trace[begin..] {
+            line.insert_str(0, INDENT);
+        }
+    }
+
+    fn untimed_step(&mut self, step: &Step) {
+        // A process that does not live is stood in for by the next one that does.
+        let number = usize::from(step.process);
+        let mut round = (number..PROCESSES).chain(0..number);
+        let actor = round.find(|&number| self.live[number].is_some());
+        let line = match actor {
+            Some(actor) => {
+                let step = Step {
+                    process: actor as u8,
+                    ..step.clone()
+                };
+                format!("{} -> {}", self.describe(&step), self.outcome(&step))
+            }
+            None => format!("{step} -> {NOBODY_THERE}"),
+        };
+        self.trace.push(line);
+    }
+
+    /// The step, with a name for an id that it has as a number and that a get returned.
+    fn describe(&self, step: &Step) -> String {
+        let Some(id @ Id::Number(number)) = accept::id_of(&step.call) else {
+            return step.to_string();
+        };
+        match self.segment(id) {
+            Some(segment) => step
+                .to_string()
+                .replace(&format!("({number},"), &format!("(id{segment},")),
+            None => step.to_string(),
+        }
+    }
+
+    fn outcome(&mut self, step: &Step) -> String {
+        let number = usize::from(step.process);
+        let live = self.live[number].as_ref().expect("chosen because it lives");
+        let gone = |id| {
+            self.segment(id)
+                .is_some_and(|s| self.segments[s].cloud.may_be_gone())
+        };
+        if accept::id_of(&step.call).is_some_and(gone) {
+            return "not compared".to_owned();
+        }
+        match step.call {
+            Call::New { child, birth } => return self.new_process(number, child.into(), birth),
+            Call::Leave { end } => return self.leave(number, end),
+            Call::Exec => return self.exec(number),
+            _ => {}
+        }
+        let raw = if step.raw { "*" } else { "" };
+        let command = format!("{raw}{}", self.command(&live.place, &step.call));
+        match live.process.ask(&command) {
+            Ok(answer) => self.took_place(number, &step.call, &answer),
+            Err(silence) => self.lost(number, silence),
+        }
+    }
+
+    /// A process did not answer: it is out of the game.
+    fn lost(&mut self, number: usize, silence: Silence) -> String {
+        self.live[number] = None;
+        format!("{silence:?}")
+    }
+
+    fn id(&self, id: Id) -> i32 {
+        match id {
+            Id::Slot(slot) => full_slot(&self.ids, slot, |&id| id != -1).map_or(-1, |&id| id),
+            Id::Number(number) => number,
+        }
+    }
+
+    /// Place in `segments`.
+    fn segment(&self, id: Id) -> Option<usize> {
+        let id = self.id(id);
+        self.segments.iter().position(|s| s.id == id)
+    }
+
+    fn address(place: &Place, address: Address) -> u64 {
+        match address {
+            Address::Number(number) => number,
+            Address::Area { page, byte } => AREA + u64::from(page) * PAGE + u64::from(byte),
+            Address::Attached { slot, page, byte } => {
+                let (page, byte) = (u64::from(page), u64::from(byte));
+                let Some(&Some(start)) = full_slot(&place.slots, slot, Option::is_some) else {
+                    return HOLE;
+                };
+                let map = place.maps.iter().find(|map| map.start == start);
+                match map {
+                    // Behind it lies what is the program's own.
+                    Some(map) if !in_area(start) => {
+                        start + page % ((map.end - start) / PAGE) * PAGE + byte
+                    }
+                    None if !in_area(start) => HOLE,
+                    _ => start + page * PAGE + byte,
+                }
+            }
+        }
+    }
+
+    /// The words for the interpreter.
+    fn command(&self, place: &Place, call: &Call) -> String {
+        let at = |address| Self::address(place, address);
+        let area = |page: u8| AREA + u64::from(page) * PAGE;
+        let to = |buffer: Buffer| buffer as u32;
+        match *call {
+            Call::Get {
+                key, size, flags, ..
+            } => {
+                let key = if key == 0 {
+                    0
+                } else {
+                    KEY_BASE + i32::from(key)
+                };
+                format!("get {key} {size} {flags}")
+            }
+            Call::Attach {
+                id, at: a, flags, ..
+            } => format!("attach {} {} {flags}", self.id(id), at(a)),
+            Call::Detach { at: a } => format!("detach {}", at(a)),
+            Call::Read { at: a } => format!("peek {}", at(a)),
+            Call::Write { at: a, value } => format!("poke {} {value}", at(a)),
+            Call::Stat { id, look } => match look {
+                Look::Id(buffer) => format!("stat {} {}", self.id(id), to(buffer)),
+                Look::Index => format!("list {} 0", self.id(id)),
+                Look::IndexAny => format!("list {} 1", self.id(id)),
+            },
+            Call::Set {
+                id,
+                uid,
+                gid,
+                mode,
+                buffer,
+            } => format!("set {} {uid} {gid} {mode} {}", self.id(id), to(buffer)),
+            Call::Control {
+                id,
+                command,
+                buffer,
+            } => format!("control {} {command} {}", self.id(id), to(buffer)),
+            Call::Limits { buffer } => format!("limits {}", to(buffer)),
+            Call::Totals { buffer } => format!("totals {}", to(buffer)),
+            Call::Become { uid, gid, group } => format!("become {uid} {gid} {group}"),
+            Call::Unmap { page, pages } => {
+                format!("unmap {} {}", area(page), u64::from(pages) * PAGE)
+            }
+            Call::Protect { page, pages, prot } => {
+                format!("protect {} {} {prot}", area(page), u64::from(pages) * PAGE)
+            }
+            Call::CloseAll => "close".to_owned(),
+            Call::New { .. } | Call::Leave { .. } | Call::Exec => {
+                unreachable!("these are not plain commands")
+            }
+        }
+    }
+
+    /// Notes what a call did and names what it answered.
+    fn took_place(&mut self, number: usize, call: &Call, answer: &str) -> String {
+        let (value, rest) = answer.split_once(' ').unwrap_or((answer, ""));
+        let Some(value) = value.parse::<i64>().ok().filter(|&value| value != -1) else {
+            return answer.to_owned();
+        };
+        let rest = self.fields(number, call, rest);
+        match *call {
+            Call::Get { slot, size, .. } => {
+                let id = value as i32;
+                self.ids[usize::from(slot)] = id;
+                let name = self.segments.iter().position(|s| s.id == id);
+                let name = name.unwrap_or_else(|| {
+                    self.segments.push(Segment {
+                        id,
+                        bytes: size,
+                        cloud: Cloud::default(),
+                    });
+                    self.segments.len() - 1
+                });
+                return format!("id{name} {rest}");
+            }
+            Call::Attach {
+                slot, id, flags, ..
+            } => {
+                let name = self.attached(number, slot.into(), id, value as u64, flags);
+                return format!("{name} {rest}");
+            }
+            Call::Detach { at } => self.detached(number, at),
+            Call::Unmap { page, pages } | Call::Protect { page, pages, .. } => {
+                let start = AREA + u64::from(page) * PAGE;
+                self.cut(number, start, start + u64::from(pages) * PAGE);
+            }
+            Call::Control {
+                id,
+                command: libc::IPC_RMID,
+                ..
+            } => {
+                if let Some(segment) = self.segment(id) {
+                    self.segments[segment].cloud.removed = true;
+                }
+            }
+            _ => {}
+        }
+        format!("{value} {rest}")
+    }
+
+    fn place(&mut self, number: usize) -> &mut Place {
+        &mut self.live[number]
+            .as_mut()
+            .expect("a process that answered")
+            .place
+    }
+
+    fn attached(&mut self, number: usize, slot: usize, id: Id, start: u64, flags: i32) -> String {
+        let segment = self.segment(id);
+        let bytes = segment.map_or(1, |s| self.segments[s].bytes);
+        let end = start + bytes.next_multiple_of(PAGE);
+        if flags & libc::SHM_REMAP != 0 {
+            self.cut(number, start, end);
+        }
+        let place = self.place(number);
+        place.slots[slot] = Some(start);
+        place.maps.push(Map {
+            start,
+            end,
+            // An attach to an id that no get returned is a difference in itself.
+            segment: segment.unwrap_or(usize::MAX),
+        });
+        if !start.is_multiple_of(PAGE) {
+            "unaligned".to_owned()
+        } else if in_area(start) {
+            format!("area+{}p", (start - AREA) / PAGE)
+        } else if start == 0 {
+            "NULL".to_owned()
+        } else {
+            "mapped".to_owned()
+        }
+    }
+
+    fn detached(&mut self, number: usize, at: Address) {
+        let place = self.place(number);
+        let start = Self::address(place, at);
+        place.maps.retain(|map| map.start != start);
+        if !in_area(start) {
+            // Whatever comes to lie there next may be anyone's.
+            for slot in &mut place.slots {
+                *slot = slot.filter(|&address| address != start);
+            }
+        }
+    }
+
+    /// Attachments that lie in the range were changed by other means than `shmat` and `shmdt`.
+    fn cut(&mut self, number: usize, start: u64, end: u64) {
+        let place = self.place(number);
+        let hit: Vec<usize> = place
+            .maps
+            .iter()
+            .filter(|map| map.start < end && start < map.end)
+            .map(|map| map.segment)
+            .collect();
+        for segment in hit {
+            if let Some(segment) = self.segments.get_mut(segment) {
+                segment.cloud.cut = true;
+            }
+        }
+    }
+
+    /// Names the numbers in `name=value` fields.
+    fn fields(&self, number: usize, call: &Call, text: &str) -> String {
+        let viewer = match &self.live[number] {
+            Some(live) => live.place.domain,
+            None => return text.to_owned(),
+        };
+        let cut = accept::id_of(call)
+            .and_then(|id| self.segment(id))
+            .is_some_and(|s| self.segments[s].cloud.cut);
+        let uncertain = self.segments.iter().any(|s| s.cloud.may_be_gone());
+        let named = text.split(' ').map(|field| {
+            let Some((name, value)) = field.split_once('=') else {
+                return field.to_owned();
+            };
+            let number: i64 = value.parse().unwrap_or(-1);
+            let value = match name {
+                _ if cut && accept::CUT_FIELDS.contains(&name) => "?".to_owned(),
+                "used" | "pages" | "resident" if uncertain => "?".to_owned(),
+                "key" if number != 0 => format!("key{}", number - i64::from(KEY_BASE)),
+                "atime" | "dtime" | "ctime" => self.time(number),
+                "cpid" | "lpid" if number != 0 => match self.born.get(&(number as i32)) {
+                    Some(&(birth, domain)) => accept::pid(birth, domain, viewer),
+                    None => format!("unknown {number}"),
+                },
+                _ => value.to_owned(),
+            };
+            format!("{name}={value}")
+        });
+        named.collect::<Vec<_>>().join(" ")
+    }
+
+    fn time(&self, time: i64) -> String {
+        if time == 0 {
+            return "0".to_owned();
+        }
+        // The kernel's seconds are those of its last tick, and may lag a little.
+        if time < self.began - 1 || time > now().as_secs() as i64 {
+            return format!("wrong {time}");
+        }
+        match self.clock {
+            Clock::Loose => "set".to_owned(),
+            Clock::Steps => {
+                let steps = self.seconds.iter().take_while(|&&second| second <= time);
+                format!("step{}", steps.count())
+            }
+        }
+    }
+
+    fn new_process(&mut self, number: usize, child: usize, birth: Birth) -> String {
+        if self.live[child].is_some() {
+            return "lives".to_owned();
+        }
+        let live = self.live[number].as_ref().expect("checked before");
+        let born = match live.process.ask_for_child(&format!("new {}", birth as u32)) {
+            Ok(Ok(process)) => process,
+            Ok(Err(answer)) => return answer,
+            Err(silence) => return self.lost(number, silence),
+        };
+        let place = match birth {
+            Birth::Fork => live.place.clone(),
+            Birth::Vfork | Birth::Spawn => Place::empty(live.place.domain),
+        };
+        if birth != Birth::Fork
+            && let Err(silence) = born.expect_up()
+        {
+            return format!("child: {silence:?}");
+        }
+        self.enter(child, born, place);
+        "born".to_owned()
+    }
+
+    fn exec(&mut self, number: usize) -> String {
+        let live = self.live[number].as_mut().expect("checked before");
+        live.process.send("exec");
+        match live.process.expect_up() {
+            Ok(()) => {
+                live.place = Place::empty(live.place.domain);
+                "up".to_owned()
+            }
+            Err(silence) => self.lost(number, silence),
+        }
+    }
+
+    fn leave(&mut self, number: usize, end: End) -> String {
+        let mut live = self.live[number].take().expect("checked before");
+        match end {
+            End::Kill => live.process.kill(),
+            _ => live.process.send(&format!("leave {}", end as u32)),
+        }
+        match live.process.wait_end() {
+            Ok(()) => "ended".to_owned(),
+            Err(silence) => format!("{silence:?}"),
+        }
+    }
+
+    /// Ends all processes and looks, from a new one, at what is left; then removes it.
+    fn finish(&mut self) {
+        let step = |call| Step {
+            process: 0,
+            raw: false,
+            call,
+        };
+        for number in (0..PROCESSES).rev() {
+            if self.live[number].is_some() {
+                self.leave(number, End::Kill);
+            }
+        }
+        match Process::start((self.program)(0)) {
+            Ok(process) => self.enter(0, process, Place::empty(0)),
+            Err(silence) => {
+                self.trace
+                    .push(format!("the last process did not start: {silence:?}"));
+                return;
+            }
+        }
+        // A cut that is over with its process has no further consequence.
+        for segment in &mut self.segments {
+            segment.cloud.removed = false;
+        }
+        let begin = self.trace.len();
+        let totals = step(Call::Totals {
+            buffer: Buffer::Good,
+        });
+        self.untimed_step(&totals);
+        for segment in 0..self.segments.len() {
+            let id = Id::Number(self.segments[segment].id);
+            self.untimed_step(&step(Call::Stat {
+                id,
+                look: Look::Id(Buffer::Good),
+            }));
+            self.untimed_step(&step(Call::Control {
+                id,
+                command: libc::IPC_RMID,
+                buffer: Buffer::Good,
+            }));
+        }
+        for segment in &mut self.segments {
+            segment.cloud.cut = false;
+        }
+        self.untimed_step(&totals);
+        for line in &mut self.trace[begin..] {
+            line.insert_str(0, INDENT);
+        }
+    }
+}
+
+/// The slot, or when it is empty the next that is not, going round: most steps are to hit something.
+fn full_slot<T>(slots: &[T], slot: u8, is_full: impl Fn(&T) -> bool) -> Option<&T> {
+    let (before, from) = slots.split_at(usize::from(slot));
+    from.iter().chain(before).find(|content| is_full(content))
+}
+
+fn in_area(address: u64) -> bool {
+    (AREA..AREA_END).contains(&address)
+}
