@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+/* The program that vshmem-bench measures, natively and routed: one binary that knows nothing of
+ * Vshmem.
+ *
+ *	worker hold KEY SIZE			makes a segment, says "ready", removes it when stdin ends
+ *	worker BATCHES OPS CASE [ARGS]		does CASE OPS times, BATCHES times over, and prints the
+ *						nanoseconds one took in each batch, a line a batch
+ */
+#define _GNU_SOURCE
+#include "../../../dwarfs-c/dwarfs.h"
+
+#include <spawn.h>
+#include <sys/ipc.h>
+#include <sys/sem.h>
+#include <sys/shm.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define PAGE 4096
+
+/* What a case works with; each uses what it needs. */
+static key_t key;
+static size_t size;
+static int id;
+static char **child_argv;
+static char **child_env;
+
+static void check(bool fine, const char *call)
+{
+	if (!fine)
+		fail("%s: %s", call, strerror(errno));
+}
+
+static void touch(char *memory)
+{
+	for (size_t at = 0; at < size; at += PAGE)
+		((volatile char *)memory)[at] = 1;
+}
+
+static void wait_for(pid_t child)
+{
+	int status;
+
+	check(waitpid(child, &status, 0) == child, "waitpid");
+	if (status != 0)
+		fail("a child ended with status 0x%x", (unsigned)status);
+}
+
+/* A key that somebody made: KEY. */
+static void existing(char **args)
+{
+	key = (key_t)strtoul(args[0], NULL, 0);
+	check((id = shmget(key, 0, 0)) >= 0, "shmget");
+}
+
+static void do_shmget(void)
+{
+	check(shmget(key, 0, 0) == id, "shmget");
+}
+
+/* A segment that somebody made: KEY SIZE. */
+static void existing_of_size(char **args)
+{
+	existing(args);
+	size = strtoul(args[1], NULL, 0);
+}
+
+static void do_attach(void)
+{
+	char *memory = shmat(id, NULL, 0);
+
+	check(memory != (void *)-1, "shmat");
+	touch(memory);
+	check(shmdt(memory) == 0, "shmdt");
+}
+
+/* A segment that somebody made, attached as long as the program runs: KEY SIZE. */
+static void existing_attached(char **args)
+{
+	char *memory;
+
+	existing_of_size(args);
+	memory = shmat(id, NULL, 0);
+	check(memory != (void *)-1, "shmat");
+	touch(memory);
+}
+
+/* A key of which there is no segment: KEY. */
+static void absent(char **args)
+{
+	key = (key_t)strtoul(args[0], NULL, 0);
+	size = PAGE;
+}
+
+static void do_cycle(void)
+{
+	check((id = shmget(key, size, IPC_CREAT | IPC_EXCL | 0600)) >= 0, "shmget");
+	do_attach();
+	check(shmctl(id, IPC_RMID, NULL) == 0, "shmctl(IPC_RMID)");
+}
+
+/* A segment that stays until the program ends: KEY. */
+static void remove_segment(void)
+{
+	shmctl(id, IPC_RMID, NULL);
+}
+
+static void own_segment(char **args)
+{
+	key = (key_t)strtoul(args[0], NULL, 0);
+	check((id = shmget(key, PAGE, IPC_CREAT | IPC_EXCL | 0600)) >= 0, "shmget");
+	atexit(remove_segment);
+}
+
+static void do_shmctl(void)
+{
+	struct shmid_ds stat;
+
+	check(shmctl(id, IPC_STAT, &stat) == 0, "shmctl(IPC_STAT)");
+}
+
+static void remove_set(void)
+{
+	semctl(id, 0, IPC_RMID);
+}
+
+static void own_set(char **args)
+{
+	(void)args;
+	check((id = semget(IPC_PRIVATE, 1, 0600)) >= 0, "semget");
+	atexit(remove_set);
+}
+
+/* Up and down by turns, so that it never waits. */
+static void do_semop(void)
+{
+	static short step = -1;
+	struct sembuf op = {.sem_op = step = (short)-step};
+
+	check(semop(id, &op, 1) == 0, "semop");
+}
+
+static void nothing(char **args)
+{
+	(void)args;
+}
+
+static void do_syscall(void)
+{
+	check(syscall(SYS_getppid) >= 0, "syscall");
+}
+
+static void do_fork(void)
+{
+	pid_t child = fork();
+
+	if (child == 0)
+		_exit(0);
+	check(child > 0, "fork");
+	wait_for(child);
+}
+
+/* PROGRAM [NAME=VALUE...]: the program and the only variables it gets. */
+static void program(char **args)
+{
+	static char *argv[2];
+
+	argv[0] = args[0];
+	child_argv = argv;
+	child_env = args + 1;
+}
+
+static void do_spawn(void)
+{
+	pid_t child;
+
+	errno = posix_spawn(&child, child_argv[0], NULL, NULL, child_argv, child_env);
+	check(errno == 0, "posix_spawn");
+	wait_for(child);
+}
+
+static const struct {
+	const char *name;
+	int args;
+	void (*prepare)(char **args);
+	void (*once)(void);
+} cases[] = {
+	{"shmget", 1, existing, do_shmget},
+	{"attach", 2, existing_of_size, do_attach},
+	{"cycle", 1, absent, do_cycle},
+	{"shmctl", 1, own_segment, do_shmctl},
+	{"semop", 0, own_set, do_semop},
+	{"syscall", 0, nothing, do_syscall},
+	{"fork", 0, nothing, do_fork},
+	{"fork-attached", 2, existing_attached, do_fork},
+	{"spawn", 1, program, do_spawn},
+};
+
+static int hold(char **args)
+{
+	int held = shmget((key_t)strtoul(args[0], NULL, 0), strtoul(args[1], NULL, 0),
+			  IPC_CREAT | IPC_EXCL | 0600);
+
+	check(held >= 0, "shmget");
+	puts("ready");
+	fflush(stdout);
+	while (getchar() != EOF)
+		;
+	check(shmctl(held, IPC_RMID, NULL) == 0, "shmctl(IPC_RMID)");
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	unsigned long batches, ops;
+
+	if (argc == 4 && strcmp(argv[1], "hold") == 0)
+		return hold(argv + 2);
+	if (argc < 4)
+		fail("wrong number of arguments");
+	batches = strtoul(argv[1], NULL, 0);
+	ops = strtoul(argv[2], NULL, 0);
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		if (strcmp(argv[3], cases[i].name) != 0)
+			continue;
+		if (argc < 4 + cases[i].args)
+			fail("%s wants %d arguments", argv[3], cases[i].args);
+		cases[i].prepare(argv + 4);
+		/* Everything that only the first call does is not what is measured. */
+		for (int warm_up = 0; warm_up < 4; warm_up++)
+			cases[i].once();
+		for (unsigned long batch = 0; batch < batches; batch++) {
+			int64_t start = now_ns();
+
+			for (unsigned long op = 0; op < ops; op++)
+				cases[i].once();
+			printf("%.2f\n", (double)(now_ns() - start) / (double)ops);
+		}
+		return 0;
+	}
+	fail("no case %s", argv[3]);
+}

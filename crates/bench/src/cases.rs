@@ -1,0 +1,319 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What is measured, with what goals.
+
+use serde::Serialize;
+use std::fmt;
+
+/// Where the processes run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pinning {
+    /// All of them, daemons included, on one core.
+    OneCore,
+    /// The measured one on one core, its peer and the daemons on another.
+    TwoCores,
+    /// Wherever the kernel puts them.
+    Free,
+}
+
+impl fmt::Display for Pinning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::OneCore => "one core",
+            Self::TwoCores => "two cores",
+            Self::Free => "unpinned",
+        })
+    }
+}
+
+/// What the routed figure is held against.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(tag = "kind", content = "at_most", rename_all = "snake_case")]
+pub enum Goal {
+    /// Median ratio to the native call.
+    Ratio(f64),
+    /// 1.00 within noise: the ratio's lower bound is not above this, which is 1 and a hundredth.
+    Noise(f64),
+    /// Nanoseconds more than the native call, median of pairs.
+    Added(f64),
+    /// None: it is good to know.
+    Open,
+}
+
+/// [`Goal::Noise`] as the issue of speed words it.
+const NOISE: Goal = Goal::Noise(1.01);
+
+/// The domain of a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Place {
+    /// That of the measured program.
+    Same,
+    /// Another one.
+    Other,
+}
+
+/// Keys that are routed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keys {
+    /// The range that the cases take their keys from ([`crate::world::ROUTED_KEYS`]).
+    Range,
+    /// None at all.
+    None,
+}
+
+/// A case's program.
+#[derive(Clone, Copy, Debug)]
+pub enum Program {
+    /// `sync` of dwarfs-c with a region of so many bytes: this side's turns are measured, the
+    /// peer is in this place.
+    Sync(u32, Place),
+    /// A case of the worker.
+    Worker {
+        /// Its name there.
+        case: &'static str,
+        /// Its key: of a segment of so many bytes that a peer made, or of none.
+        key: Key,
+    },
+    /// A program that is started, with the library preloaded, by a worker that has it not.
+    Start(&'static str),
+}
+
+/// The key that a worker gets.
+#[derive(Clone, Copy, Debug)]
+pub enum Key {
+    /// None.
+    No,
+    /// One of the range, of nothing yet.
+    Unused,
+    /// One that is never routed.
+    Local,
+    /// One of the range, of a segment of so many bytes that a process in this place made; the
+    /// size is an argument after it.
+    Held(u32, Place),
+}
+
+/// One thing to measure.
+#[derive(Clone, Copy, Debug)]
+pub struct Case {
+    /// For `--only`, and in the results.
+    pub name: &'static str,
+    /// In words.
+    pub what: &'static str,
+    /// What runs.
+    pub program: Program,
+    /// Keys that are routed in the routed run.
+    pub keys: Keys,
+    /// How often it is done for one sample.
+    pub ops: u32,
+    /// Where the processes run.
+    pub pinnings: &'static [Pinning],
+    /// What is wanted.
+    pub goal: Goal,
+}
+
+use Pinning::{Free, OneCore, TwoCores};
+
+const fn sync(name: &'static str, size: u32, place: Place, ops: u32) -> Case {
+    Case {
+        name,
+        what: match place {
+            Place::Same => "Sync: a turn of spinning P, memset, V; both in one domain",
+            Place::Other => "Sync: a turn of spinning P, memset, V; in two domains",
+        },
+        program: Program::Sync(size, place),
+        keys: Keys::Range,
+        ops,
+        pinnings: &[TwoCores, Free],
+        goal: NOISE,
+    }
+}
+
+const fn worker(
+    name: &'static str,
+    what: &'static str,
+    (case, key): (&'static str, Key),
+    ops: u32,
+    pinnings: &'static [Pinning],
+    goal: Goal,
+) -> Case {
+    Case {
+        name,
+        what,
+        program: Program::Worker { case, key },
+        keys: Keys::Range,
+        ops,
+        pinnings,
+        goal,
+    }
+}
+
+const fn nothing_routed(case: Case) -> Case {
+    Case {
+        keys: Keys::None,
+        ..case
+    }
+}
+
+const fn start(name: &'static str, what: &'static str, goal: Goal) -> Case {
+    Case {
+        name,
+        what,
+        program: Program::Start("/bin/true"),
+        keys: Keys::Range,
+        ops: 20,
+        pinnings: &[OneCore, Free],
+        goal,
+    }
+}
+
+const MIB_16: u32 = 16 << 20;
+const LOCAL: Goal = Goal::Added(5.0);
+const HALF_MS: Goal = Goal::Added(500_000.0);
+
+/// All cases, in the order they are measured in.
+pub fn all() -> Vec<Case> {
+    use Key::{Held, Local, No, Unused};
+    use Place::{Other, Same};
+    const ONE: &[Pinning] = &[OneCore];
+    const ONE_FREE: &[Pinning] = &[OneCore, Free];
+    const ALL: &[Pinning] = &[OneCore, TwoCores, Free];
+    vec![
+        sync("sync-8", 8, Same, 50_000),
+        sync("sync-8-across", 8, Other, 50_000),
+        sync("sync-512", 512, Same, 50_000),
+        sync("sync-512-across", 512, Other, 50_000),
+        sync("sync-4096", 4096, Same, 20_000),
+        sync("sync-4096-across", 4096, Other, 20_000),
+        sync("sync-65536", 65536, Same, 2_000),
+        sync("sync-65536-across", 65536, Other, 2_000),
+        worker(
+            "shmget",
+            "shmget of an existing key, made in the same domain",
+            ("shmget", Held(4096, Same)),
+            20_000,
+            ONE,
+            Goal::Ratio(1.0),
+        ),
+        worker(
+            "shmget-across",
+            "shmget of an existing key, made in another domain",
+            ("shmget", Held(4096, Other)),
+            20_000,
+            ONE,
+            Goal::Ratio(1.0),
+        ),
+        worker(
+            "attach-16m",
+            "attach, touch every page and detach 16 MiB of the same domain",
+            ("attach", Held(MIB_16, Same)),
+            2,
+            ONE_FREE,
+            NOISE,
+        ),
+        worker(
+            "attach-16m-across",
+            "attach, touch every page and detach 16 MiB of another domain",
+            ("attach", Held(MIB_16, Other)),
+            2,
+            ONE_FREE,
+            NOISE,
+        ),
+        worker(
+            "cycle-4k",
+            "make, attach, touch, detach and remove 4 KiB",
+            ("cycle", Unused),
+            200,
+            ALL,
+            Goal::Ratio(10.0),
+        ),
+        worker(
+            "local-semop",
+            "semop on a local set while other keys are routed",
+            ("semop", No),
+            20_000,
+            ONE,
+            LOCAL,
+        ),
+        worker(
+            "local-shmctl",
+            "shmctl(IPC_STAT) of a local segment while other keys are routed",
+            ("shmctl", Local),
+            20_000,
+            ONE,
+            LOCAL,
+        ),
+        worker(
+            "local-syscall",
+            "syscall(SYS_getppid) while keys are routed",
+            ("syscall", No),
+            20_000,
+            ONE,
+            LOCAL,
+        ),
+        nothing_routed(worker(
+            "nokeys-semop",
+            "semop in a program with no routed keys",
+            ("semop", No),
+            20_000,
+            ONE,
+            NOISE,
+        )),
+        nothing_routed(worker(
+            "nokeys-cycle-4k",
+            "make, attach, touch, detach and remove 4 KiB with no routed keys",
+            ("cycle", Unused),
+            1_000,
+            ONE,
+            NOISE,
+        )),
+        nothing_routed(worker(
+            "nokeys-fork",
+            "fork, _exit and waitpid in a program with no routed keys",
+            ("fork", No),
+            50,
+            ONE,
+            NOISE,
+        )),
+        worker(
+            "fork-unused",
+            "fork, _exit and waitpid in a program that has not used its routed keys",
+            ("fork", No),
+            50,
+            ONE_FREE,
+            Goal::Open,
+        ),
+        worker(
+            "fork-attached",
+            "fork, _exit and waitpid with a routed segment of 4 KiB attached",
+            ("fork-attached", Held(4096, Same)),
+            50,
+            ONE_FREE,
+            Goal::Open,
+        ),
+        start(
+            "start-true",
+            "start-up of /bin/true with routed keys",
+            HALF_MS,
+        ),
+        nothing_routed(start(
+            "nokeys-start-true",
+            "start-up of /bin/true with no routed keys",
+            HALF_MS,
+        )),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_case_has_a_name_of_its_own() {
+        let mut names: Vec<_> = all().iter().map(|case| case.name).collect();
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+}

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a figure depends on besides the program: the machine and the versions.
+
+use serde::Serialize;
+use std::process::Command;
+
+/// The machine and its software.
+#[derive(Debug, Serialize)]
+pub struct Machine {
+    /// Model of the processor.
+    pub cpu: String,
+    /// Cores that this process may use.
+    pub cores: usize,
+    /// Whether the kernel runs under a hypervisor.
+    pub virtual_machine: bool,
+    /// Release and version of the kernel.
+    pub kernel: String,
+    /// Whether `shmem` memory (segments and memfds) may get huge pages.
+    pub huge_pages: String,
+    /// Load average of the last minute when the measurement began.
+    pub load: String,
+    /// The C compiler.
+    pub gcc: String,
+    /// The C library.
+    pub libc: String,
+    /// This project.
+    pub vshmem: &'static str,
+}
+
+impl Machine {
+    /// Looks at the machine this runs on. What cannot be found out is an empty text.
+    pub fn look() -> Self {
+        let cpuinfo = read("/proc/cpuinfo");
+        let field = |name: &str| {
+            let line = cpuinfo.lines().find(|line| line.starts_with(name));
+            let value = line.and_then(|line| line.split_once(':'));
+            value.map_or("", |(_, value)| value.trim())
+        };
+        Self {
+            cpu: field("model name").to_owned(),
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            virtual_machine: field("flags").split(' ').any(|flag| flag == "hypervisor"),
+            kernel: format!(
+                "{} {}",
+                read("/proc/sys/kernel/osrelease"),
+                read("/proc/sys/kernel/version")
+            ),
+            huge_pages: read("/sys/kernel/mm/transparent_hugepage/shmem_enabled"),
+            load: read("/proc/loadavg")
+                .split(' ')
+                .next()
+                .unwrap_or_default()
+                .to_owned(),
+            gcc: first_line("gcc", "--version"),
+            libc: first_line("getconf", "GNU_LIBC_VERSION"),
+            vshmem: env!("CARGO_PKG_VERSION"),
+        }
+    }
+}
+
+fn read(path: &str) -> String {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    text.trim().to_owned()
+}
+
+fn first_line(program: &str, arg: &str) -> String {
+    let output = Command::new(program).arg(arg).output();
+    let text = output.map_or_else(|_| Vec::new(), |output| output.stdout);
+    let text = String::from_utf8_lossy(&text);
+    text.lines().next().unwrap_or_default().to_owned()
+}
