@@ -17,6 +17,15 @@ use vshmem_abi::{ABI_VERSION, channel, paths};
 /// back-end gives up on it after 5 s.
 pub const PATIENCE: Duration = Duration::from_secs(8);
 
+/// The system's text for an error number: one of ours, or one that a daemon answered with.
+pub fn text(errno: i32) -> &'static str {
+    match nix::errno::Errno::from_raw(errno) {
+        // What a socket says when its time is over.
+        nix::errno::Errno::EAGAIN => "no answer in time",
+        errno => errno.desc(),
+    }
+}
+
 /// A connection to a domain's `vshmemd`.
 pub struct Daemon {
     socket: OwnedFd,

@@ -128,8 +128,8 @@ fn too_busy(busy: &[(&str, i32)]) -> Failure {
 enum Refusal {
     /// It has so many clients.
     Busy(i32),
-    /// It answered with another error.
-    Errno(Errno),
+    /// It answered with another error number.
+    Errno(i32),
     /// It does not answer.
     Silent(Errno),
 }
@@ -138,11 +138,14 @@ impl Refusal {
     fn failure(&self, name: &str, running: &Running) -> Failure {
         match *self {
             Self::Busy(clients) => too_busy(&[(name, clients)]),
-            Self::Errno(errno) => Failure::new(format!("domain {name} refuses to stop: {errno}")),
+            Self::Errno(errno) => Failure::new(format!(
+                "domain {name} refuses to stop: {}",
+                ask::text(errno)
+            )),
             Self::Silent(errno) => Failure::new(format!(
-                "vshmemd of domain {name} (pid {}) does not answer ({errno}); use --force to \
-                 kill it",
-                running.pid.as_raw_nonzero()
+                "vshmemd of domain {name} (pid {}) does not answer ({}); use --force to kill it",
+                running.pid.as_raw_nonzero(),
+                ask::text(errno.raw_os_error())
             )),
         }
     }
@@ -163,10 +166,8 @@ fn request(world: &World, name: &str, what: Shutdown) -> Result<i32, Refusal> {
         .and_then(|daemon| daemon.ask(Op::Shutdown, request));
     match reply {
         Ok(reply) if reply.errno == 0 => Ok(reply.value),
-        Ok(reply) => Err(match Errno::from_raw_os_error(reply.errno) {
-            Errno::BUSY => Refusal::Busy(reply.value),
-            errno => Refusal::Errno(errno),
-        }),
+        Ok(reply) if reply.errno == Errno::BUSY.raw_os_error() => Err(Refusal::Busy(reply.value)),
+        Ok(reply) => Err(Refusal::Errno(reply.errno)),
         // It ended before it answered.
         Err(Errno::CONNRESET | Errno::PIPE) if what != Shutdown::Ask => Ok(0),
         Err(errno) => Err(Refusal::Silent(errno)),

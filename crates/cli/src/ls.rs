@@ -54,9 +54,10 @@ fn connect(args: &Args) -> Result<(String, Daemon), Failure> {
             Err(Errno::NOENT | Errno::CONNREFUSED) if args.domain.is_none() => {}
             Err(errno) => {
                 return Err(Failure::new(format!(
-                    "domain {name} does not answer in {} ({errno}); is it up? `vshmem run \
+                    "domain {name} does not answer in {} ({}); is it up? `vshmem run \
                      --domain {name} -- true` starts it",
-                    world.dir().display()
+                    world.dir().display(),
+                    ask::text(errno.raw_os_error())
                 )));
             }
         }
@@ -66,9 +67,9 @@ fn connect(args: &Args) -> Result<(String, Daemon), Failure> {
 
 /// All segments, by index.
 fn list(name: &str, daemon: &Daemon) -> Result<Vec<Stat>, Failure> {
-    let fail = |errno: Errno| {
+    let fail = |why: &str| {
         Failure::new(format!(
-            "domain {name} does not tell its segments ({errno}); see its log"
+            "domain {name} does not tell its segments ({why}); see its log"
         ))
     };
     let mut list: Vec<Stat> = Vec::new();
@@ -79,11 +80,14 @@ fn list(name: &str, daemon: &Daemon) -> Result<Vec<Stat>, Failure> {
             arg: list.last().map_or(u32::MAX, |stat| stat.meta.index),
             ..Request::default()
         };
-        let reply = daemon.ask(Op::Next, request).map_err(fail)?;
-        match Errno::from_raw_os_error(reply.errno) {
-            _ if reply.errno == 0 => {}
-            Errno::NOENT => return Ok(list),
-            errno => return Err(fail(errno)),
+        let reply = daemon
+            .ask(Op::Next, request)
+            .map_err(|errno| fail(ask::text(errno.raw_os_error())))?;
+        if reply.errno == Errno::NOENT.raw_os_error() {
+            return Ok(list);
+        }
+        if reply.errno != 0 {
+            return Err(fail(ask::text(reply.errno)));
         }
         let stat = reply.body::<Stat>();
         // Indices only rise, or this would never end.
@@ -91,7 +95,7 @@ fn list(name: &str, daemon: &Daemon) -> Result<Vec<Stat>, Failure> {
             .last()
             .is_some_and(|last| last.meta.index >= stat.meta.index)
         {
-            return Err(fail(Errno::PROTO));
+            return Err(fail("it answers out of order"));
         }
         list.push(stat);
     }

@@ -27,9 +27,10 @@ pub fn ensure_up(world: &World, domain: &str) -> Result<(), Failure> {
         return match Daemon::connect(world.dir(), domain, ask::PATIENCE) {
             Ok(_) => Ok(()),
             Err(errno) => Err(Failure::new(format!(
-                "domain {domain} is not up in {} ({errno}), and you are not its owner; ask the \
+                "domain {domain} is not up in {} ({}), and you are not its owner; ask the \
                  owner to start it, or use a directory of your own (VSHMEM_DIR)",
-                world.dir().display()
+                world.dir().display(),
+                ask::text(errno.raw_os_error())
             ))),
         };
     }
@@ -55,8 +56,9 @@ fn await_socket(world: &World, domain: &str, running: &Running) -> Result<(), Fa
             Err(errno) => {
                 return Err(Failure::new(format!(
                     "vshmemd of domain {domain} (pid {}) runs, but takes no connections \
-                     ({errno}); stop it with `vshmem down --domain {domain} --force`",
-                    running.pid.as_raw_nonzero()
+                     ({}); stop it with `vshmem down --domain {domain} --force`",
+                    running.pid.as_raw_nonzero(),
+                    ask::text(errno.raw_os_error())
                 )));
             }
         }
