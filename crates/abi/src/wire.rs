@@ -44,11 +44,12 @@ pub enum Op {
     /// The client is about to fork. Reply: two descriptors, the connection and the client page of
     /// the child, in which the attachments are counted already.
     Fork = 12,
-    /// The construct after index `arg` of `kind`, for listings without permission check.
-    /// Reply: `value` is the id, `body` is [`Stat`]; `ENOENT` at the end.
+    /// The construct of `kind` with the lowest index above `arg` (`u32::MAX` to begin), for
+    /// listings without permission check. Reply: `value` is the id, `body` is [`Stat`]; `ENOENT`
+    /// at the end.
     Next = 13,
-    /// Stop this daemon: `arg` 1 even while clients are connected. Reply: `value` is their
-    /// number, `EBUSY` when it refuses.
+    /// Stop this daemon: `arg` 0 unless there are clients, 1 even then, 2 not at all: only say how
+    /// many there are. Reply: `value` is their number, `EBUSY` when it refuses.
     Shutdown = 14,
 }
 
