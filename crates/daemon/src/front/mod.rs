@@ -1,9 +1,35 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The front-end of a domain.
+//! The front-end of a domain: serves its clients, keeps its directory, owns its regions.
+//!
+//! One serial loop. [`serving`] takes connections and requests apart; [`requests`] says
+//! what a request about a construct means; [`domain`] is what is held and can be said without
+//! the [`link`] to the back-end. Nothing here waits for a client: what one sends is read when it
+//! is there, what one does not take is dropped with its connection.
 
-use crate::server::DaemonError;
-use std::os::fd::RawFd;
+mod answer;
+mod clients;
+mod connections;
+mod constructs;
+mod creation;
+mod creds;
+mod domain;
+mod link;
+mod maps;
+mod requests;
+mod serving;
+mod throttle;
+
+use crate::server::{self, DaemonError, Listener, PidFile};
+use domain::Domain;
+use link::Link;
+use requests::Service;
+use rustix::io::Errno;
+use serving::Front;
+use std::os::fd::{OwnedFd, RawFd};
 use std::path::PathBuf;
+use vshmem_abi::link::{LinkMsg, LinkOp};
+use vshmem_abi::paths;
+use vshmem_gnt::host::HostPort;
 
 /// What the command line says to a front-end.
 #[derive(Debug)]
@@ -17,9 +43,48 @@ pub struct FrontArgs {
 }
 
 /// Serves the domain until it is told to stop.
+///
+/// # Errors
+/// When it cannot begin: another daemon serves the domain, there is no back-end, or the back-end
+/// does not take the domain; later, when epoll itself fails.
 pub fn run(args: &FrontArgs) -> Result<(), DaemonError> {
-    Err(DaemonError::Refused(format!(
-        "the front-end of domain '{}' is not built in",
-        args.domain
-    )))
+    let signals = server::signal_fd()?;
+    let _pid = PidFile::take(&paths::pid_file(&args.dir, &args.domain))?;
+    server::raise_descriptor_limit();
+    let mut link = Link::connect(&args.dir).map_err(DaemonError::io(format!(
+        "cannot connect to the back-end at {} (start one with: vshmemd --backend --dir {})",
+        paths::backend_socket(&args.dir).display(),
+        args.dir.display()
+    )))?;
+    let (domid, hub) = enrol(&mut link, &args.domain)?;
+    let port = HostPort::new(domid, hub).map_err(DaemonError::io("connection to the hub"))?;
+    let domain = Domain::new(port).map_err(DaemonError::io("cannot make the directory"))?;
+    let generation = domain.clients.generation;
+    let listener = Listener::bind(&paths::domain_socket(&args.dir, &args.domain), 0o666)?;
+    let service = Service::new(domain, link);
+    let front = Front::new(listener, signals, service).map_err(DaemonError::io("epoll"))?;
+    tracing::info!(domain = args.domain, domid, generation, "serving");
+    server::ready(args.ready_fd);
+    front.serve().map_err(DaemonError::io("epoll"))
+}
+
+/// Makes the domain known to the back-end; returns its number and its connection to the hub.
+fn enrol(link: &mut Link, domain: &str) -> Result<(u32, OwnedFd), DaemonError> {
+    let mut request = LinkMsg::new(LinkOp::Enrol);
+    for (place, byte) in request.name.iter_mut().zip(domain.bytes()) {
+        *place = byte;
+    }
+    let refused = |why: &str| {
+        DaemonError::Refused(format!(
+            "the back-end does not take domain '{domain}': {why}"
+        ))
+    };
+    let nobody_asks = |query: &LinkMsg| query.refuse(libc::ENOSYS);
+    match link.call(&request, nobody_asks) {
+        Ok((answer, [Some(hub), ..])) => Ok((answer.domid, hub)),
+        Ok(_) => Err(refused("no connection to the hub came with its answer")),
+        Err(Errno::EXIST) => Err(refused("a domain of that name is enrolled already")),
+        Err(Errno::NODEV) => Err(refused("it does not answer, or is of another version")),
+        Err(errno) => Err(refused(&errno.to_string())),
+    }
 }

@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The processes of the domain: their pages, and how it is known that they live.
+//!
+//! A client goes by the number of the connection that it was made for, which is never used
+//! again. The witness of its life is its page ([`PageMaster::still_mapped`]); connection and
+//! pidfd only tell when to look.
+
+use super::creation::random;
+use super::maps::{self, FileId};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use vshmem_engine::client_page::PageMaster;
+
+/// One process.
+pub struct Client {
+    /// What it has attached.
+    pub page: PageMaster,
+    /// Place in the domain, which no other living client has.
+    pub slot: u32,
+    /// As our pid namespace numbers it; 0: not known.
+    pid: i32,
+    pidfd: Option<OwnedFd>,
+    page_file: Option<FileId>,
+    /// Connection or process have ended: the page has to be looked at from time to time.
+    pub ending: bool,
+}
+
+impl Client {
+    /// Whether the process is there. One that has not mapped its page yet is believed to be.
+    pub fn lives(&self) -> bool {
+        self.page.pid() == 0 || self.page.still_mapped()
+    }
+
+    /// Remembers which process this is, and returns the descriptor that becomes readable when it
+    /// ends; `None` when it was known before or cannot be watched.
+    pub fn identify(&mut self, pid: i32) -> Option<BorrowedFd<'_>> {
+        if self.pid != 0 || pid <= 0 {
+            return None;
+        }
+        self.pid = pid;
+        self.pidfd = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok();
+        self.pidfd.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Stops watching the process.
+    pub fn unwatch(&mut self) {
+        self.pidfd = None;
+    }
+
+    /// Whether this is the process `pid`, as our pid namespace numbers it.
+    pub fn is_process(&self, pid: i32) -> bool {
+        self.pid == pid && pid != 0
+    }
+
+    /// Its pid as it sees itself, or else as we do.
+    pub fn own_pid(&self) -> i32 {
+        match self.page.pid() {
+            0 => self.pid,
+            pid => pid,
+        }
+    }
+
+    /// Mappings of `region` in the process; `None` where they cannot be seen.
+    pub fn mappings(&self, region: FileId) -> Option<u64> {
+        maps::count(self.pid, self.page_file?, region)
+    }
+}
+
+/// All clients of the domain.
+pub struct Clients {
+    by_number: BTreeMap<u64, Client>,
+    free: Vec<u32>,
+    next: u32,
+    /// Generation of the domain, which their pages bear.
+    pub generation: u64,
+}
+
+impl Clients {
+    /// None yet; draws the generation.
+    pub fn new() -> Self {
+        Self {
+            by_number: BTreeMap::new(),
+            free: Vec::new(),
+            next: 0,
+            generation: random().max(1),
+        }
+    }
+
+    /// Makes the client of connection `number`, with an empty page.
+    ///
+    /// # Errors
+    /// What making the page says: no more descriptors, no memory.
+    pub fn add(&mut self, number: u64) -> std::io::Result<&mut Client> {
+        let slot = self.free.last().copied().unwrap_or(self.next);
+        let page = PageMaster::create(slot, self.generation)?;
+        if self.free.pop().is_none() {
+            self.next += 1;
+        }
+        let client = Client {
+            page_file: FileId::of(page.fd()),
+            page,
+            slot,
+            pid: 0,
+            pidfd: None,
+            ending: false,
+        };
+        Ok(self.by_number.entry(number).or_insert(client))
+    }
+
+    /// Makes the client of connection `number`, a child-to-be of client `parent`, with its
+    /// attachments.
+    ///
+    /// # Errors
+    /// As [`Self::add`]; `NotFound` when there is no such parent.
+    pub fn add_child(&mut self, number: u64, parent: u64) -> std::io::Result<()> {
+        self.add(number)?;
+        let copied = match (self.by_number.get(&number), self.by_number.get(&parent)) {
+            (Some(child), Some(parent)) => child.page.copy_attachments_from(&parent.page),
+            _ => Err(std::io::ErrorKind::NotFound.into()),
+        };
+        if copied.is_err() {
+            self.remove(number);
+        }
+        copied
+    }
+
+    /// The client of connection `number`.
+    pub fn get(&self, number: u64) -> Option<&Client> {
+        self.by_number.get(&number)
+    }
+
+    /// The client of connection `number`, to change.
+    pub fn get_mut(&mut self, number: u64) -> Option<&mut Client> {
+        self.by_number.get_mut(&number)
+    }
+
+    /// Takes a client out.
+    pub fn remove(&mut self, number: u64) -> Option<Client> {
+        let client = self.by_number.remove(&number)?;
+        self.free.push(client.slot);
+        Some(client)
+    }
+
+    /// All clients with their numbers.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, &Client)> {
+        self.by_number
+            .iter()
+            .map(|(&number, client)| (number, client))
+    }
+
+    /// Numbers of the clients that have to be looked at from time to time.
+    pub fn ending(&self) -> impl Iterator<Item = u64> {
+        self.iter()
+            .filter(|(_, client)| client.ending)
+            .map(|(number, _)| number)
+    }
+
+    /// Clients that count attachments of `id`.
+    pub fn holders(&self, slot: u32, id: i32) -> impl Iterator<Item = (u64, &Client)> {
+        self.iter()
+            .filter(move |(_, client)| client.page.count(slot, id) > 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vshmem_engine::client_page::PageMine;
+
+    #[test]
+    fn a_slot_is_used_again_only_when_its_client_is_gone() {
+        let mut clients = Clients::new();
+        assert_eq!(clients.add(10).unwrap().slot, 0);
+        assert_eq!(clients.add(11).unwrap().slot, 1);
+        clients.remove(10);
+        assert_eq!(clients.add(12).unwrap().slot, 0);
+        assert_eq!(clients.add(13).unwrap().slot, 2);
+    }
+
+    #[test]
+    fn a_client_lives_from_its_making_until_its_page_is_unmapped() {
+        let mut clients = Clients::new();
+        let client = clients.add(1).unwrap();
+        assert!(client.lives());
+        let mine = PageMine::map(client.page.fd(), 42).unwrap();
+        assert!(client.lives());
+        assert_eq!(client.own_pid(), 42);
+        drop(mine);
+        assert!(!client.lives());
+    }
+
+    #[test]
+    fn a_child_of_nobody_leaves_nothing_behind() {
+        let mut clients = Clients::new();
+        assert!(clients.add_child(2, 1).is_err());
+        assert_eq!(clients.iter().count(), 0);
+    }
+}

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The constructs that the domain knows: the directory that clients read, and beside it what
+//! `vshmemd` alone needs: the region, to whom it is granted, and how the dead have used it.
+
+use super::maps::FileId;
+use std::collections::HashMap;
+use std::os::fd::BorrowedFd;
+use vshmem_abi::ids::Domid;
+use vshmem_abi::wire::{Meta, State, Totals, Usage};
+use vshmem_abi::{Kind, pages};
+use vshmem_engine::directory::DirectoryWriter;
+use vshmem_gnt::host::HostRegion;
+use vshmem_gnt::{GrantRef, Port, PortError, Region};
+
+/// What is known of one construct beside its entry in the directory.
+#[derive(Default)]
+pub struct Known {
+    /// Slot in the directory.
+    pub slot: u32,
+    /// Own, or mapped from another domain when a client first needed it.
+    region: Option<HostRegion>,
+    file: Option<FileId>,
+    grants: Vec<(Domid, GrantRef)>,
+    /// Times and pid of the last attach or detach of clients that are gone; `nattch` is 0.
+    pub retained: Usage,
+}
+
+impl Known {
+    /// The file behind the region, if we have it or had it.
+    pub fn file(&self) -> Option<FileId> {
+        self.file
+    }
+
+    /// The region's descriptor, for reading and writing, if it is at hand.
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.region.as_ref().map(Region::fd)
+    }
+
+    /// Pages of the region that are in memory, as far as it is at hand.
+    pub fn resident(&self) -> u64 {
+        // Blocks are of 512 bytes whatever the file system.
+        self.fd()
+            .and_then(|fd| rustix::fs::fstat(fd).ok())
+            .map_or(0, |stat| stat.st_blocks as u64 / 8)
+    }
+
+    /// Lets domain `to` map the region; a second time it is the same grant.
+    ///
+    /// # Errors
+    /// What the port says; `BadArgument` when the region is not at hand.
+    pub fn grant(
+        &mut self,
+        port: &mut impl Port<Region = HostRegion>,
+        to: Domid,
+    ) -> Result<GrantRef, PortError> {
+        if let Some(&(_, gref)) = self.grants.iter().find(|(domid, _)| *domid == to) {
+            return Ok(gref);
+        }
+        let region = self.region.as_ref().ok_or(PortError::BadArgument)?;
+        let gref = port.grant(region, to)?;
+        self.grants.push((to, gref));
+        Ok(gref)
+    }
+
+    /// Frees the memory and ends the grants. Nobody has the construct attached any more.
+    pub fn release(self, port: &mut impl Port<Region = HostRegion>) {
+        for (domid, gref) in self.grants {
+            if let Err(error) = port.end_grant(gref) {
+                tracing::debug!(domid, %error, "a grant ended before");
+            }
+        }
+        if let Some(region) = self.region {
+            region.release();
+        }
+    }
+}
+
+/// The constructs by id.
+pub struct Constructs {
+    directory: DirectoryWriter,
+    known: HashMap<i32, Known>,
+}
+
+impl Constructs {
+    /// None yet.
+    pub fn new(directory: DirectoryWriter) -> Self {
+        Self {
+            directory,
+            known: HashMap::new(),
+        }
+    }
+
+    /// The directory's descriptor, to pass to clients.
+    pub fn directory_fd(&self) -> BorrowedFd<'_> {
+        self.directory.fd()
+    }
+
+    /// The construct `id` with its slot, whatever its state.
+    pub fn find(&self, id: i32) -> Option<(u32, Meta)> {
+        self.directory.find(id)
+    }
+
+    /// The construct that `key` names.
+    pub fn find_key(&self, kind: Kind, key: i32) -> Option<(u32, Meta)> {
+        self.directory.find_key(kind, key)
+    }
+
+    /// What is known of `id` beside that.
+    pub fn get(&self, id: i32) -> Option<&Known> {
+        self.known.get(&id)
+    }
+
+    /// The same, to change.
+    pub fn get_mut(&mut self, id: i32) -> Option<&mut Known> {
+        self.known.get_mut(&id)
+    }
+
+    /// All that are known, by id.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (i32, &mut Known)> {
+        self.known.iter_mut().map(|(&id, known)| (id, known))
+    }
+
+    /// Enters a construct, or what has changed of it; returns its slot. `None`: the directory
+    /// is full.
+    pub fn learn(&mut self, meta: &Meta) -> Option<u32> {
+        let slot = self.directory.insert(meta)?;
+        self.known.entry(meta.id).or_default().slot = slot;
+        Some(slot)
+    }
+
+    /// Changes an entry that is there.
+    pub fn update(&mut self, slot: u32, meta: &Meta) {
+        self.directory.update(slot, meta);
+    }
+
+    /// Keeps the region of a construct that was learnt.
+    pub fn hold(&mut self, id: i32, region: HostRegion) {
+        if let Some(known) = self.known.get_mut(&id) {
+            known.file = FileId::of(region.fd());
+            known.region = Some(region);
+        }
+    }
+
+    /// Gives up the hold on a region without freeing it.
+    pub fn let_go(&mut self, id: i32) {
+        if let Some(known) = self.known.get_mut(&id) {
+            known.region = None;
+        }
+    }
+
+    /// Takes a construct out for good.
+    pub fn remove(&mut self, id: i32) -> Option<Known> {
+        let known = self.known.remove(&id)?;
+        self.directory.remove(known.slot);
+        Some(known)
+    }
+
+    /// All of `kind` that this domain knows, together: for when the back-end cannot be asked.
+    pub fn totals(&self, kind: Kind) -> Totals {
+        let mut totals = Totals::default();
+        for (&id, known) in &self.known {
+            let Some((_, meta)) = self.find(id) else {
+                continue;
+            };
+            if meta.kind == kind as u32 && meta.state != State::Free as u32 {
+                totals.used += 1;
+                totals.indices = totals.indices.max(u64::from(meta.index) + 1);
+                totals.pages += pages(meta.size).unwrap_or(0);
+                totals.resident += known.resident();
+            }
+        }
+        totals
+    }
+}

@@ -1,0 +1,324 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the daemon holds of its domain, and all that can be said of it without the back-end:
+//! how constructs are used, what the back-end's queries ask, and what the dead leave behind.
+
+use super::clients::{Client, Clients};
+use super::constructs::{Constructs, Known};
+use super::maps::{self, FileId};
+use rustix::time::{ClockId, clock_gettime};
+use std::collections::VecDeque;
+use vshmem_abi::ids::{Domid, IPC_PRIVATE};
+use vshmem_abi::link::{LinkMsg, LinkOp};
+use vshmem_abi::wire::{Meta, State, Usage};
+use vshmem_engine::directory::DirectoryWriter;
+use vshmem_gnt::host::HostPort;
+use vshmem_gnt::{Port, PortError};
+
+/// How old an attachment is before the kernel's list of mappings is believed over the count of
+/// its client: an attachment is counted before it is mapped.
+const SETTLED: i64 = 1_000_000_000;
+
+/// How many ids of lost constructs are remembered after nothing of them is attached any more.
+const LOST: usize = 4096;
+
+/// The domain.
+pub struct Domain {
+    /// Its number.
+    pub domid: Domid,
+    /// Its processes.
+    pub clients: Clients,
+    /// What it knows.
+    pub constructs: Constructs,
+    /// Grants and maps.
+    pub port: HostPort,
+    /// Constructs of which the last attachment here has gone while they were being removed, so
+    /// that the back-end has to be told.
+    pub vacated: Vec<i32>,
+    /// Connections whose client is gone.
+    pub orphaned: Vec<u64>,
+    /// The last constructs that were forgotten because their owner domain is gone.
+    lost: VecDeque<i32>,
+    /// Constructs that are no more, while a client of ours still counts an attachment.
+    gone: Vec<i32>,
+    /// Constructs that are no more, whose memory is to be freed.
+    buried: Vec<Known>,
+}
+
+impl Domain {
+    /// A domain without clients or constructs.
+    ///
+    /// # Errors
+    /// What making the directory says.
+    pub fn new(port: HostPort) -> std::io::Result<Self> {
+        let clients = Clients::new();
+        let domid = port.domid();
+        let directory = DirectoryWriter::create(domid, clients.generation)?;
+        Ok(Self {
+            domid,
+            clients,
+            constructs: Constructs::new(directory),
+            port,
+            vacated: Vec::new(),
+            orphaned: Vec::new(),
+            lost: VecDeque::new(),
+            gone: Vec::new(),
+            buried: Vec::new(),
+        })
+    }
+
+    /// How this domain uses `id`. Clients that have ended do not count, however recently.
+    /// `asker` is the process on whose behalf this is, if it is one of the domain.
+    pub fn usage(&mut self, id: i32, asker: Option<i32>) -> Usage {
+        let Some((slot, meta)) = self.constructs.find(id) else {
+            return Usage::default();
+        };
+        // What is decided by the count of a construct that is being removed is for ever.
+        let deciding = (meta.state != State::Live as u32).then_some(asker);
+        let file = self.constructs.get(id).and_then(Known::file);
+        let mut total = Usage::default();
+        let mut dead = Vec::new();
+        for (number, client) in self.clients.iter() {
+            let mut usage = client.page.usage(slot, id, self.domid);
+            if usage.nattch > 0 {
+                if !client.lives() {
+                    dead.push(number);
+                    continue;
+                }
+                usage.nattch = true_count(client, &usage, file, deciding);
+            }
+            total.merge(&usage);
+        }
+        for number in dead {
+            self.reap(number);
+        }
+        if let Some(known) = self.constructs.get(id) {
+            total.merge(&known.retained);
+            total.resident = known.resident();
+        }
+        total
+    }
+
+    /// Answers a query of the back-end.
+    pub fn answer(&mut self, query: &LinkMsg) -> LinkMsg {
+        let mut answer = query.answer();
+        match LinkOp::from_raw(query.op) {
+            Some(LinkOp::Update) => answer.usage = self.changed(&query.meta),
+            Some(LinkOp::Count) => answer.usage = self.usage(query.meta.id, None),
+            Some(LinkOp::Grant) => match self.grant(query.meta.id, query.domid) {
+                Ok(gref) => answer.gref = gref,
+                Err(errno) => answer.errno = errno,
+            },
+            _ => answer.errno = libc::ENOSYS,
+        }
+        answer
+    }
+
+    fn grant(&mut self, id: i32, to: Domid) -> Result<u32, i32> {
+        let known = self.constructs.get_mut(id).ok_or(libc::EINVAL)?;
+        match known.grant(&mut self.port, to) {
+            Ok(gref) => Ok(gref.0),
+            Err(PortError::BadArgument) => Err(libc::EINVAL),
+            Err(error) => {
+                tracing::warn!(id, domain = to, %error, "cannot grant a segment to a domain");
+                Err(error.errno().raw_os_error())
+            }
+        }
+    }
+
+    /// Takes over what a query says of a construct that the domain knows; returns how it is used
+    /// here, counted after the new state was published.
+    fn changed(&mut self, meta: &Meta) -> Usage {
+        if meta.state == State::Free as u32 {
+            let usage = self.usage(meta.id, None);
+            self.forget(meta.id);
+            usage
+        } else {
+            self.apply(meta);
+            let usage = self.usage(meta.id, None);
+            if meta.state == State::Lost as u32 && usage.nattch == 0 {
+                self.forget(meta.id);
+            }
+            usage
+        }
+    }
+
+    /// Takes over what the back-end says of a construct that the domain knows.
+    pub fn apply(&mut self, meta: &Meta) {
+        let Some((slot, _)) = self.constructs.find(meta.id) else {
+            return;
+        };
+        match State::from_raw(meta.state) {
+            State::Free => self.forget(meta.id),
+            State::Lost => {
+                self.constructs.update(slot, meta);
+                self.constructs.let_go(meta.id);
+            }
+            State::Live | State::Dest => self.constructs.update(slot, meta),
+        }
+    }
+
+    /// Forgets a construct that is no more. One that a client still counts keeps its slot until
+    /// it does not; it is not found any more from now on.
+    pub fn forget(&mut self, id: i32) {
+        let Some((slot, meta)) = self.constructs.find(id) else {
+            return;
+        };
+        if meta.state == State::Lost as u32 {
+            self.lost.truncate(LOST - 1);
+            self.lost.push_front(id);
+        }
+        if self.clients.holders(slot, id).any(|(_, c)| c.lives()) {
+            if meta.state != State::Free as u32 {
+                let free = Meta {
+                    state: State::Free as u32,
+                    key: IPC_PRIVATE,
+                    ..meta
+                };
+                self.constructs.update(slot, &free);
+                self.gone.push(id);
+            }
+        } else {
+            self.buried.extend(self.constructs.remove(id));
+        }
+    }
+
+    /// Whether `id` was forgotten because its owner domain is gone.
+    pub fn was_lost(&self, id: i32) -> bool {
+        self.lost.contains(&id)
+    }
+
+    /// Whether there are constructs or clients that have to be looked at from time to time.
+    pub fn has_leftovers(&self) -> bool {
+        !self.gone.is_empty() || self.clients.ending().next().is_some()
+    }
+
+    /// Looks at them: what is over by now is cleared away.
+    pub fn look_at_leftovers(&mut self) {
+        let over = |client: &Client| !client.page.still_mapped();
+        let ended: Vec<u64> = self
+            .clients
+            .ending()
+            .filter(|&number| self.clients.get(number).is_some_and(over))
+            .collect();
+        for number in ended {
+            self.reap(number);
+        }
+        for id in std::mem::take(&mut self.gone) {
+            self.forget_again(id);
+        }
+    }
+
+    fn forget_again(&mut self, id: i32) {
+        let Some((slot, _)) = self.constructs.find(id) else {
+            return;
+        };
+        if self.clients.holders(slot, id).any(|(_, c)| c.lives()) {
+            self.gone.push(id);
+        } else {
+            self.buried.extend(self.constructs.remove(id));
+        }
+    }
+
+    /// Frees the memory of constructs that are no more.
+    pub fn bury(&mut self) {
+        for known in self.buried.drain(..) {
+            known.release(&mut self.port);
+        }
+    }
+
+    /// The connection or the process of client `number` has ended: if nothing of it is left, its
+    /// attachments have ended with it.
+    pub fn ended(&mut self, number: u64) {
+        let Some(client) = self.clients.get_mut(number) else {
+            return;
+        };
+        if client.page.still_mapped() {
+            // It has closed its descriptors, or the kernel is not done with it.
+            client.ending = true;
+        } else {
+            self.reap(number);
+        }
+    }
+
+    /// Takes a dead client out. As when the kernel ends a process, what it had attached is
+    /// detached now, by it.
+    fn reap(&mut self, number: u64) {
+        let Some(client) = self.clients.remove(number) else {
+            return;
+        };
+        self.orphaned.push(number);
+        // One that never was there (a fork that failed) has not detached anything.
+        let was_there = client.page.pid() != 0;
+        let now = now();
+        for (id, known) in self.constructs.iter_mut() {
+            let mut usage = client.page.usage(known.slot, id, self.domid);
+            if usage.nattch > 0 && was_there {
+                usage.dtime = now;
+            }
+            usage.nattch = 0;
+            known.retained.merge(&usage);
+        }
+        for (slot, id, _) in client.page.attached() {
+            let found = self.constructs.find(id).filter(|(own, _)| *own == slot);
+            if found.is_some_and(|(_, meta)| is_ending(&meta)) {
+                self.vacated.push(id);
+            }
+        }
+    }
+
+    /// Counts what a child of client `number` inherits as the kernel does: an attach of each, at
+    /// this moment, by the parent.
+    pub fn note_fork(&mut self, number: u64) {
+        let Some(parent) = self.clients.get(number) else {
+            return;
+        };
+        let fork = Usage {
+            atime: now(),
+            lpid: parent.own_pid(),
+            lpid_domain: self.domid,
+            ..Usage::default()
+        };
+        for (slot, id, _) in parent.page.attached() {
+            if let Some(known) = self.constructs.get_mut(id).filter(|k| k.slot == slot) {
+                known.retained.merge(&fork);
+            }
+        }
+    }
+}
+
+/// Whether the construct is there until its last detach.
+pub fn is_ending(meta: &Meta) -> bool {
+    matches!(State::from_raw(meta.state), State::Dest | State::Lost)
+}
+
+/// Attachments that `client`, which says `usage`, has of the segment whose region is `file`.
+/// `deciding`: the number decides whether memory is freed, on behalf of that process.
+fn true_count(
+    client: &Client,
+    usage: &Usage,
+    file: Option<FileId>,
+    deciding: Option<Option<i32>>,
+) -> u64 {
+    let Some(mapped) = file.and_then(|file| client.mappings(file)) else {
+        return usage.nattch;
+    };
+    let Some(asker) = deciding.filter(|_| mapped == 0) else {
+        return mapped;
+    };
+    // A thread may be between counting its attachment and mapping it, unless it is the one that
+    // asks, or it would have been there for long.
+    let alone = asker.is_some_and(|pid| client.is_process(pid) && maps::is_single_threaded(pid));
+    if alone || now().saturating_sub(usage.atime) > SETTLED {
+        0
+    } else {
+        usage.nattch
+    }
+}
+
+/// Nanoseconds since the epoch.
+fn now() -> i64 {
+    let now = clock_gettime(ClockId::Realtime);
+    now.tv_sec
+        .saturating_mul(1_000_000_000)
+        .saturating_add(now.tv_nsec)
+}

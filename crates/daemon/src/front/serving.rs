@@ -1,0 +1,356 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The loop: connections come and go, requests are received and answered, clients begin, fork
+//! and end. Whoever sends what no client sends loses its connection, and nobody else notices.
+
+use super::answer::{Answer, Answered, Passed};
+use super::connections::Connections;
+use super::creds::{Caller, Received, Receiver, errno_of};
+use super::requests::{Asker, Service};
+use super::throttle::Throttle;
+use crate::server::{Epoll, Listener};
+use rustix::event::epoll::EventFlags;
+use rustix::io::Errno;
+use rustix::net::sockopt::set_socket_passcred;
+use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, socketpair};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+use vshmem_abi::channel::send;
+use vshmem_abi::wire::{Op, Reply, Request, Welcome};
+use vshmem_abi::{ABI_VERSION, Kind};
+
+// Tokens of epoll: connections have their numbers, pidfds that of their client and a bit.
+const SIGNALS: u64 = 0;
+const LISTENER: u64 = 1;
+const LINK: u64 = 2;
+const RESERVED: u64 = 15;
+const PIDFD: u64 = 1 << 63;
+
+/// How often leftovers are looked at while there are any.
+const TICK: Duration = Duration::from_millis(250);
+
+/// Connections taken at once before others get their turn.
+const ACCEPTS: usize = 32;
+
+/// What to do about a request.
+enum Outcome {
+    /// Answer it.
+    Answer(Answer),
+    /// Drop the connection: no client sends this.
+    Drop(&'static str),
+}
+
+/// The running front-end.
+pub struct Front {
+    epoll: Epoll,
+    listener: Listener,
+    /// Kept open for as long as it is watched.
+    _signals: OwnedFd,
+    connections: Connections,
+    receiver: Receiver,
+    service: Service,
+    /// No connections are taken until descriptors are to be had again.
+    paused: bool,
+    stopping: bool,
+    garbage: Throttle,
+    full: Throttle,
+}
+
+impl Front {
+    /// Watches `listener`, `signals` and the link to the back-end.
+    ///
+    /// # Errors
+    /// What epoll says.
+    pub fn new(listener: Listener, signals: OwnedFd, service: Service) -> Result<Self, Errno> {
+        let epoll = Epoll::new()?;
+        epoll.add(&signals, SIGNALS, EventFlags::IN)?;
+        // Connections inherit it: what is sent before we accept one has credentials too.
+        set_socket_passcred(&listener, true)?;
+        epoll.add(&listener, LISTENER, EventFlags::IN)?;
+        if let Some(link) = service.link.fd() {
+            epoll.add(link, LINK, EventFlags::IN)?;
+        }
+        Ok(Self {
+            epoll,
+            listener,
+            _signals: signals,
+            connections: Connections::new(RESERVED),
+            receiver: Receiver::new(),
+            service,
+            paused: false,
+            stopping: false,
+            garbage: Throttle::default(),
+            full: Throttle::default(),
+        })
+    }
+
+    /// Serves until a signal or an operator says to stop.
+    ///
+    /// # Errors
+    /// What epoll says.
+    pub fn serve(mut self) -> Result<(), Errno> {
+        let mut events = Vec::new();
+        let mut last_look = Instant::now();
+        while !self.stopping {
+            let leftovers = self.paused || self.service.domain.has_leftovers();
+            events.clear();
+            events.extend(
+                self.epoll
+                    .wait(leftovers.then_some(TICK))?
+                    .map(|(token, _)| token),
+            );
+            for &token in &events {
+                match token {
+                    SIGNALS => self.stopping = true,
+                    LISTENER => self.accept(),
+                    LINK => self.service.answer_back_end(),
+                    pidfd if pidfd & PIDFD != 0 => self.process_ended(pidfd & !PIDFD),
+                    number => self.receive(number),
+                }
+                self.settle();
+                if self.stopping {
+                    return Ok(());
+                }
+            }
+            if leftovers && last_look.elapsed() >= TICK {
+                last_look = Instant::now();
+                self.service.domain.look_at_leftovers();
+                self.settle();
+                self.resume_accepting();
+            }
+        }
+        Ok(())
+    }
+
+    /// Does what could wait until a client had its answer.
+    fn settle(&mut self) {
+        self.service.settle();
+        while let Some(number) = self.service.domain.orphaned.pop() {
+            self.connections.close(number);
+        }
+    }
+
+    // Connections.
+
+    fn accept(&mut self) {
+        for _ in 0..ACCEPTS {
+            match self.listener.accept() {
+                Ok(Some(socket)) => {
+                    let number = self.connections.number();
+                    if self.epoll.add(&socket, number, EventFlags::IN).is_ok() {
+                        self.connections.add_opened(number, socket);
+                    }
+                    if self.connections.too_many_ungreeted() {
+                        self.connections.close_oldest_ungreeted();
+                    }
+                }
+                Ok(None) => return,
+                Err(errno) => {
+                    if let Some(more) = self.full.speak() {
+                        tracing::error!(
+                            %errno, more,
+                            "cannot take a connection; raise the limit of open files (ulimit -n)"
+                        );
+                    }
+                    // One that says nothing gives way to one that may have something to say.
+                    if !self.connections.close_oldest_ungreeted() {
+                        // Still waiting in the queue, it would wake us all the time.
+                        self.paused = self.epoll.remove(&self.listener).is_ok();
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn resume_accepting(&mut self) {
+        if self.paused {
+            let added = self.epoll.add(&self.listener, LISTENER, EventFlags::IN);
+            self.paused = added.is_err();
+        }
+    }
+
+    fn receive(&mut self, number: u64) {
+        // Closed since epoll told of it.
+        let Some(connection) = self.connections.get(number) else {
+            return;
+        };
+        match self.receiver.receive(connection.fd()) {
+            Received::Request(request, caller) => match self.handle(number, &request, &caller) {
+                Outcome::Answer(answer) => self.reply(number, answer),
+                Outcome::Drop(why) => self.drop_hostile(number, why, caller.pid),
+            },
+            Received::Nothing => {}
+            Received::Closed => self.close(number),
+            Received::Garbage(why) => self.drop_hostile(number, why, 0),
+        }
+    }
+
+    fn drop_hostile(&mut self, number: u64, why: &str, pid: i32) {
+        if let Some(more) = self.garbage.speak() {
+            tracing::warn!(pid, more, "dropped a connection that sent {why}");
+        }
+        self.close(number);
+    }
+
+    fn close(&mut self, number: u64) {
+        if self.connections.close(number) {
+            self.service.domain.ended(number);
+        }
+    }
+
+    fn reply(&mut self, number: u64, answer: Answer) {
+        let Some(connection) = self.connections.get(number) else {
+            return;
+        };
+        let domain = &self.service.domain;
+        let fds = answer.fds.iter().filter_map(|passed| match passed {
+            Passed::Own(fd) => Some(fd.as_fd()),
+            Passed::Directory => Some(domain.constructs.directory_fd()),
+            Passed::Page(client) => Some(domain.clients.get(*client)?.page.fd()),
+            Passed::Region(id) => domain.constructs.get(*id)?.fd(),
+        });
+        let fds: Vec<BorrowedFd<'_>> = fds.collect();
+        let flags = SendFlags::DONTWAIT;
+        if let Err(errno) = send(connection.fd(), &answer.reply, &fds, None, flags) {
+            // It does not read its answers, or has gone.
+            tracing::debug!(number, %errno, "an answer was not taken");
+            self.close(number);
+        }
+    }
+
+    // Requests.
+
+    fn handle(&mut self, number: u64, request: &Request, caller: &Caller) -> Outcome {
+        let Some(op) = Op::from_raw(request.op) else {
+            return Outcome::Drop("an unknown operation");
+        };
+        self.identify(number, caller.pid);
+        let answered = match op {
+            Op::Hello => self.hello(number, request, caller),
+            Op::Fork => self.fork(number),
+            Op::Shutdown => self.shutdown(number, request.arg, caller.uid),
+            _ => match Kind::from_raw(request.kind) {
+                Some(kind) => self.ask(number, op, kind, request, caller),
+                None => return Outcome::Drop("an unknown kind of construct"),
+            },
+        };
+        Outcome::Answer(answered.unwrap_or_else(Answer::from))
+    }
+
+    /// Remembers whose process a client is with the first request that tells.
+    fn identify(&mut self, number: u64, pid: i32) {
+        let client = self.service.domain.clients.get_mut(number);
+        if let Some(pidfd) = client.and_then(|client| client.identify(pid)) {
+            // Without it the end of the connection still tells.
+            let _ = self.epoll.add(pidfd, PIDFD | number, EventFlags::IN);
+        }
+    }
+
+    fn ask(
+        &mut self,
+        number: u64,
+        op: Op,
+        kind: Kind,
+        request: &Request,
+        caller: &Caller,
+    ) -> Answered {
+        let client = self.service.domain.clients.get(number);
+        let needs_client = matches!(op, Op::Get | Op::Open | Op::Confirm | Op::Detached);
+        if needs_client && client.is_none() {
+            return Err(Errno::PROTO);
+        }
+        let asker = Asker {
+            caller,
+            opened: self.connections.get(number).and_then(|c| c.opened()),
+            own_pid: client.map_or(caller.pid, |client| client.own_pid()),
+        };
+        self.service.answer(op, kind, request, &asker)
+    }
+
+    fn hello(&mut self, number: u64, request: &Request, caller: &Caller) -> Answered {
+        let domain = &mut self.service.domain;
+        if request.version != ABI_VERSION || domain.clients.get(number).is_some() {
+            return Err(Errno::PROTO);
+        }
+        let generation = domain.clients.generation;
+        if request.token != 0 && request.token != generation {
+            tracing::warn!(
+                pid = caller.pid,
+                "a client belonged to an earlier run of this daemon: the constructs of that time \
+                 are gone, and what it has attached of them stays until it detaches"
+            );
+        }
+        let client = domain.clients.add(number).map_err(|e| errno_of(&e))?;
+        let welcome = Welcome {
+            generation,
+            domid: domain.domid,
+            client: client.slot,
+        };
+        self.connections.greeted(number);
+        self.identify(number, caller.pid);
+        let answer = Answer::with(0, 0, &welcome);
+        Ok(answer.and(Passed::Directory).and(Passed::Page(number)))
+    }
+
+    fn fork(&mut self, parent: u64) -> Answered {
+        if self.service.domain.clients.get(parent).is_none() {
+            return Err(Errno::PROTO);
+        }
+        let kind = SocketType::SEQPACKET;
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)?;
+        set_socket_passcred(&ours, true)?;
+        let child = self.connections.number();
+        let domain = &mut self.service.domain;
+        let added = domain.clients.add_child(child, parent);
+        added.map_err(|e| errno_of(&e))?;
+        domain.note_fork(parent);
+        if let Err(errno) = self.epoll.add(&ours, child, EventFlags::IN) {
+            domain.clients.remove(child);
+            return Err(errno);
+        }
+        self.connections.add_made(child, ours);
+        Ok(Answer::ok()
+            .and(Passed::Own(theirs))
+            .and(Passed::Page(child)))
+    }
+
+    fn shutdown(&mut self, number: u64, arg: u32, uid: u32) -> Answered {
+        if uid != 0 && uid != rustix::process::geteuid().as_raw() {
+            return Err(Errno::PERM);
+        }
+        let present = self
+            .service
+            .domain
+            .clients
+            .iter()
+            .filter(|&(other, client)| {
+                let uses = client.page.pid() != 0 || client.page.attached().next().is_some();
+                other != number && uses && client.lives()
+            });
+        let value = present.count() as i32;
+        let errno = match arg {
+            0 if value > 0 => libc::EBUSY,
+            0 | 1 => {
+                tracing::info!(clients = value, "told to stop");
+                self.stopping = true;
+                0
+            }
+            2 => 0,
+            _ => libc::EINVAL,
+        };
+        let reply = Reply {
+            errno,
+            value,
+            ..Reply::OK
+        };
+        Ok(reply.into())
+    }
+
+    fn process_ended(&mut self, number: u64) {
+        if let Some(client) = self.service.domain.clients.get_mut(number) {
+            // It stays readable for ever.
+            client.unwatch();
+            self.service.domain.ended(number);
+        }
+    }
+}
