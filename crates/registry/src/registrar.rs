@@ -1,0 +1,456 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The state machine: what each request of [`vshmem_abi::link`] does.
+
+use crate::env::{Environment, NoAnswer, Peers};
+use crate::table::{Construct, Known, Table};
+use rustix::io::Errno;
+use std::collections::BTreeMap;
+use vshmem_abi::ids::{IPC_PRIVATE, may_be_routed};
+use vshmem_abi::link::{LinkMsg, LinkOp};
+use vshmem_abi::wire::{MODE_LOCKED, Meta, State, Usage};
+use vshmem_abi::{Domid, Kind, pages, paths};
+
+/// Permission bits of a mode (`S_IRWXUGO`).
+const MODE_BITS: u32 = 0o777;
+
+/// Why a domain is not enrolled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EnrolError {
+    /// Its name cannot be one.
+    #[error("{0}")]
+    BadName(&'static str),
+    /// A domain of that name is there.
+    #[error("a domain of that name is enrolled already, as number {0}")]
+    Taken(Domid),
+    /// All numbers were used once.
+    #[error("no domain number is left; restart the back-end")]
+    NoNumber,
+}
+
+impl EnrolError {
+    /// The errno of the refusal.
+    pub const fn errno(self) -> Errno {
+        match self {
+            Self::BadName(_) => Errno::INVAL,
+            Self::Taken(_) => Errno::EXIST,
+            Self::NoNumber => Errno::NOSPC,
+        }
+    }
+}
+
+/// The arbiter of all keys and ids of a machine.
+#[derive(Debug)]
+pub struct Registrar<E> {
+    env: E,
+    table: Table,
+    domains: BTreeMap<Domid, String>,
+    last_domid: Domid,
+}
+
+impl<E: Environment> Registrar<E> {
+    /// A registrar that knows of nothing.
+    pub fn new(env: E) -> Self {
+        Self {
+            env,
+            table: Table::default(),
+            domains: BTreeMap::new(),
+            last_domid: 0,
+        }
+    }
+
+    /// A new domain, with a number that no domain had before.
+    pub fn enrol(&mut self, name: &str) -> Result<Domid, EnrolError> {
+        if let Some(why) = paths::domain_name_error(name) {
+            return Err(EnrolError::BadName(why));
+        }
+        if let Some((domid, _)) = self.domains.iter().find(|(_, n)| *n == name) {
+            return Err(EnrolError::Taken(*domid));
+        }
+        let domid = self.last_domid.checked_add(1);
+        let domid = domid.ok_or(EnrolError::NoNumber)?;
+        self.last_domid = domid;
+        self.domains.insert(domid, name.to_owned());
+        Ok(domid)
+    }
+
+    /// Answers one request of domain `from`, which is enrolled.
+    ///
+    /// `peers` may be asked about `from` itself too: a front-end that waits for its answer still
+    /// answers queries.
+    pub fn handle(&mut self, from: Domid, request: &LinkMsg, peers: &mut dyn Peers) -> LinkMsg {
+        let done = match LinkOp::from_raw(request.op) {
+            Some(LinkOp::Get) => self.get(from, request),
+            Some(LinkOp::Find) => self.find(from, request),
+            Some(LinkOp::Set) => self.set(from, request, peers),
+            Some(LinkOp::Remove) => self.remove(from, request, peers),
+            Some(LinkOp::Usage) => self.usage(from, request, peers),
+            Some(LinkOp::Zero) => self.zero(from, request, peers),
+            Some(LinkOp::Locate) => self.locate(from, request, peers),
+            Some(LinkOp::Next) => self.next(request),
+            Some(LinkOp::Totals) => self.totals(request, peers),
+            Some(LinkOp::Enrol | LinkOp::Update | LinkOp::Count | LinkOp::Grant) | None => {
+                Err(Errno::INVAL)
+            }
+        };
+        match done {
+            Ok(answer) => answer,
+            Err(errno) => request.refuse(errno.raw_os_error()),
+        }
+    }
+
+    /// A domain is gone. What it owned is lost, what it had attached is not attached any more.
+    pub fn domain_died(&mut self, domid: Domid, peers: &mut dyn Peers) {
+        self.domains.remove(&domid);
+        let known_there = |c: &Construct| c.known.contains_key(&domid);
+        for id in self.table.ids(known_there) {
+            let Some(construct) = self.table.get_mut(id) else {
+                continue;
+            };
+            if let Some(mut last) = construct.known.remove(&domid) {
+                last.usage.nattch = 0;
+                last.usage.resident = 0;
+                construct.departed.merge(&last.usage);
+            }
+            if construct.meta.owner == domid {
+                self.lose(id, peers);
+            } else if construct.meta.state != State::Live as u32 {
+                self.settle(id, None, peers);
+            }
+        }
+    }
+
+    /// A domain that did not answer speaks again: what was kept on its account is looked at anew.
+    pub fn domain_spoke(&mut self, domid: Domid, peers: &mut dyn Peers) {
+        let waiting = |c: &Construct| {
+            c.meta.state != State::Live as u32 && c.known.get(&domid).is_some_and(|k| k.silent)
+        };
+        for id in self.table.ids(waiting) {
+            self.settle(id, None, peers);
+        }
+    }
+
+    /// The construct that `request` is about, checked to be of the kind it says, if it says one.
+    fn construct(&mut self, request: &LinkMsg) -> Result<&mut Construct, Errno> {
+        let construct = self.table.get_mut(request.meta.id).ok_or(Errno::INVAL)?;
+        if request.meta.kind != 0 && request.meta.kind != construct.kind as u32 {
+            return Err(Errno::INVAL);
+        }
+        Ok(construct)
+    }
+
+    /// The same, for what nobody can do with a construct whose owner domain is gone.
+    fn sound(&mut self, request: &LinkMsg) -> Result<&mut Construct, Errno> {
+        let construct = self.construct(request)?;
+        if construct.meta.state == State::Lost as u32 {
+            return Err(Errno::IDRM);
+        }
+        Ok(construct)
+    }
+
+    fn get(&mut self, from: Domid, request: &LinkMsg) -> Result<LinkMsg, Errno> {
+        let kind = Kind::from_raw(request.meta.kind).ok_or(Errno::INVAL)?;
+        let key = request.meta.key;
+        if key == IPC_PRIVATE {
+            return self.create(from, kind, request);
+        }
+        let Some(id) = self.table.by_key(kind, key) else {
+            if request.flags & libc::IPC_CREAT == 0 {
+                return Err(Errno::NOENT);
+            }
+            return self.create(from, kind, request);
+        };
+        let exclusive = libc::IPC_CREAT | libc::IPC_EXCL;
+        if request.flags & exclusive == exclusive {
+            return Err(Errno::EXIST);
+        }
+        let construct = self.table.get_mut(id).ok_or(Errno::INVAL)?;
+        construct.known.entry(from).or_default();
+        Ok(about(request, construct))
+    }
+
+    fn create(&mut self, from: Domid, kind: Kind, request: &LinkMsg) -> Result<LinkMsg, Errno> {
+        let asked = &request.meta;
+        if kind == Kind::Shm {
+            let wanted = pages(asked.size).ok_or(Errno::NOSPC)?;
+            let limits = self.env.shm_limits();
+            let there = self.table.totals(kind);
+            let total = there.pages.checked_add(wanted).ok_or(Errno::NOSPC)?;
+            if total > limits.all || there.used >= limits.mni {
+                return Err(Errno::NOSPC);
+            }
+        }
+        if self.table.is_full() {
+            return Err(Errno::NOSPC);
+        }
+        let free = |id: &&i32| may_be_routed(**id) && self.table.get(**id).is_none();
+        let id = *request.ids.iter().find(free).ok_or(Errno::AGAIN)?;
+        let meta = Meta {
+            id,
+            kind: kind as u32,
+            state: State::Live as u32,
+            mode: asked.mode & MODE_BITS,
+            owner: from,
+            ctime: self.env.now(),
+            reserved: 0,
+            ..*asked
+        };
+        let construct = self.table.insert(kind, meta);
+        let owner = Known {
+            mapped: true,
+            ..Known::default()
+        };
+        construct.known.insert(from, owner);
+        Ok(LinkMsg {
+            created: 1,
+            ..about(request, construct)
+        })
+    }
+
+    fn find(&mut self, from: Domid, request: &LinkMsg) -> Result<LinkMsg, Errno> {
+        let construct = self.construct(request)?;
+        construct.known.entry(from).or_default();
+        Ok(about(request, construct))
+    }
+
+    /// With `flags` 1 only [`MODE_LOCKED`] is set, which is no change that `ctime` tells of;
+    /// without, everything but that. So neither undoes the other.
+    fn set(
+        &mut self,
+        from: Domid,
+        request: &LinkMsg,
+        peers: &mut dyn Peers,
+    ) -> Result<LinkMsg, Errno> {
+        let now = self.env.now();
+        let construct = self.sound(request)?;
+        let (asked, meta) = (&request.meta, &mut construct.meta);
+        if request.flags == 1 {
+            meta.mode = (meta.mode & !MODE_LOCKED) | (asked.mode & MODE_LOCKED);
+        } else {
+            meta.uid = asked.uid;
+            meta.gid = asked.gid;
+            meta.mode = (meta.mode & !MODE_BITS) | (asked.mode & MODE_BITS);
+            meta.ctime = now;
+        }
+        ask_all(construct, LinkOp::Update, Some(from), peers);
+        Ok(about(request, construct))
+    }
+
+    fn remove(
+        &mut self,
+        from: Domid,
+        request: &LinkMsg,
+        peers: &mut dyn Peers,
+    ) -> Result<LinkMsg, Errno> {
+        let construct = self.sound(request)?;
+        let id = construct.meta.id;
+        if construct.kind == Kind::Shm {
+            heard(construct, from, &request.usage);
+            construct.meta.state = State::Dest as u32;
+            self.table.free_key(id);
+            let construct = self.table.get_mut(id).ok_or(Errno::INVAL)?;
+            ask_all(construct, LinkOp::Update, Some(from), peers);
+            if construct.in_use() {
+                return Ok(about(request, construct));
+            }
+        }
+        self.destroy(id, Some(from), peers).map(|meta| LinkMsg {
+            meta,
+            ..request.answer()
+        })
+    }
+
+    fn usage(
+        &mut self,
+        from: Domid,
+        request: &LinkMsg,
+        peers: &mut dyn Peers,
+    ) -> Result<LinkMsg, Errno> {
+        let construct = self.sound(request)?;
+        ask_all(construct, LinkOp::Count, Some(from), peers);
+        let mut usage = construct.departed;
+        for (_, known) in construct.known.iter().filter(|(d, _)| **d != from) {
+            usage.merge(&known.usage);
+        }
+        Ok(LinkMsg {
+            usage,
+            ..about(request, construct)
+        })
+    }
+
+    fn zero(
+        &mut self,
+        from: Domid,
+        request: &LinkMsg,
+        peers: &mut dyn Peers,
+    ) -> Result<LinkMsg, Errno> {
+        let construct = self.construct(request)?;
+        if let Some(known) = construct.known.get_mut(&from) {
+            known.usage.nattch = 0;
+        }
+        let mut answer = about(request, construct);
+        if construct.meta.state != State::Live as u32
+            && let Some(gone) = self.settle(request.meta.id, Some(from), peers)
+        {
+            answer.meta = gone;
+        }
+        Ok(answer)
+    }
+
+    fn locate(
+        &mut self,
+        from: Domid,
+        request: &LinkMsg,
+        peers: &mut dyn Peers,
+    ) -> Result<LinkMsg, Errno> {
+        let construct = self.sound(request)?;
+        let owner = construct.meta.owner;
+        if owner == from {
+            return Err(Errno::INVAL);
+        }
+        let query = LinkMsg {
+            domid: from,
+            ..LinkMsg::about(LinkOp::Grant, construct.meta)
+        };
+        let granted = match peers.query(owner, &query) {
+            Ok(answer) if answer.errno == 0 => answer,
+            // Whatever number the owner sends, the asker gets an errno.
+            Ok(answer) if (1..4096).contains(&answer.errno) => {
+                return Ok(request.refuse(answer.errno));
+            }
+            Ok(_) => return Err(Errno::IO),
+            Err(NoAnswer::Gone) => return Err(Errno::IDRM),
+            Err(NoAnswer::Silent) => return Err(Errno::NODEV),
+        };
+        construct.known.entry(from).or_default().mapped = true;
+        Ok(LinkMsg {
+            domid: owner,
+            gref: granted.gref,
+            ..about(request, construct)
+        })
+    }
+
+    fn next(&mut self, request: &LinkMsg) -> Result<LinkMsg, Errno> {
+        let kind = Kind::from_raw(request.meta.kind).ok_or(Errno::INVAL)?;
+        let index = request.meta.index;
+        let id = match request.flags {
+            1 => self.table.at_index(kind, index),
+            _ => self.table.lowest_from(kind, index),
+        };
+        let construct = id.and_then(|id| self.table.get(id));
+        construct.map(|c| about(request, c)).ok_or(Errno::NOENT)
+    }
+
+    fn totals(&mut self, request: &LinkMsg, peers: &mut dyn Peers) -> Result<LinkMsg, Errno> {
+        let kind = Kind::from_raw(request.meta.kind).ok_or(Errno::INVAL)?;
+        let mut totals = self.table.totals(kind);
+        // The owner domain sees the pages of a region; no other needs to be asked.
+        for id in self.table.ids(|c| c.kind == kind && kind == Kind::Shm) {
+            let Some(construct) = self.table.get_mut(id) else {
+                continue;
+            };
+            let owner = construct.meta.owner;
+            if construct.known.contains_key(&owner) {
+                ask(construct, owner, LinkOp::Count, peers);
+            }
+            if let Some(known) = construct.known.get(&owner) {
+                totals.resident = totals.resident.saturating_add(known.usage.resident);
+            }
+        }
+        Ok(LinkMsg {
+            totals,
+            ..request.answer()
+        })
+    }
+
+    /// The owner of a construct is gone. The other domains are told, and say whether they still
+    /// have something attached. They forget it themselves when they have not.
+    fn lose(&mut self, id: i32, peers: &mut dyn Peers) {
+        self.table.free_key(id);
+        let Some(construct) = self.table.get_mut(id) else {
+            return;
+        };
+        construct.meta.state = State::Lost as u32;
+        ask_all(construct, LinkOp::Update, None, peers);
+        if !construct.in_use() {
+            self.table.remove(id);
+        }
+    }
+
+    /// Ends a removed or lost construct if nothing is attached any more in any domain; `from`
+    /// has none and need not be asked or told. Returns what is left of it: a meta that is `Free`.
+    fn settle(&mut self, id: i32, from: Option<Domid>, peers: &mut dyn Peers) -> Option<Meta> {
+        let construct = self.table.get_mut(id)?;
+        ask_all(construct, LinkOp::Count, from, peers);
+        if construct.in_use() {
+            return None;
+        }
+        if construct.meta.state == State::Lost as u32 {
+            let mut meta = self.table.remove(id)?.meta;
+            meta.state = State::Free as u32;
+            return Some(meta);
+        }
+        self.destroy(id, from, peers).ok()
+    }
+
+    /// Forgets a construct and tells all domains that knew it, except `from`.
+    fn destroy(
+        &mut self,
+        id: i32,
+        from: Option<Domid>,
+        peers: &mut dyn Peers,
+    ) -> Result<Meta, Errno> {
+        let mut gone = self.table.remove(id).ok_or(Errno::INVAL)?;
+        gone.meta.key = IPC_PRIVATE;
+        gone.meta.state = State::Free as u32;
+        ask_all(&mut gone, LinkOp::Update, from, peers);
+        Ok(gone.meta)
+    }
+}
+
+/// The answer to `request` with a construct in it.
+fn about(request: &LinkMsg, construct: &Construct) -> LinkMsg {
+    LinkMsg {
+        meta: construct.meta,
+        ..request.answer()
+    }
+}
+
+/// Takes note of what a domain says of its use.
+fn heard(construct: &mut Construct, from: Domid, usage: &Usage) {
+    let known = construct.known.entry(from).or_default();
+    known.usage = Usage {
+        // A domain speaks for itself only.
+        lpid_domain: from,
+        ..*usage
+    };
+    known.silent = false;
+}
+
+/// Asks one domain about a construct and takes note of what it says.
+fn ask(construct: &mut Construct, domid: Domid, op: LinkOp, peers: &mut dyn Peers) {
+    let query = LinkMsg::about(op, construct.meta);
+    match peers.query(domid, &query) {
+        // A domain that refuses the query does not know the construct.
+        Ok(answer) if answer.errno != 0 => heard(construct, domid, &Usage::default()),
+        Ok(answer) => heard(construct, domid, &answer.usage),
+        Err(NoAnswer::Silent) => construct.known.entry(domid).or_default().silent = true,
+        Err(NoAnswer::Gone) => {
+            let known = construct.known.entry(domid).or_default();
+            known.usage.nattch = 0;
+            known.silent = false;
+        }
+    }
+}
+
+/// Asks all domains that know a construct, except one. A count is asked only of those that can
+/// have something attached.
+fn ask_all(construct: &mut Construct, op: LinkOp, except: Option<Domid>, peers: &mut dyn Peers) {
+    let concerned = |(domid, known): (&Domid, &Known)| {
+        let asked = Some(*domid) != except && (op != LinkOp::Count || known.mapped);
+        asked.then_some(*domid)
+    };
+    let domids: Vec<Domid> = construct.known.iter().filter_map(concerned).collect();
+    for domid in domids {
+        ask(construct, domid, op, peers);
+    }
+}

@@ -1,0 +1,6 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The registrar against domains that are faked, case by case and at random.
+
+mod fake;
+mod model;
+mod semantics;
