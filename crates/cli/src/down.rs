@@ -174,6 +174,17 @@ fn request(world: &World, name: &str, what: Shutdown) -> Result<i32, Refusal> {
     }
 }
 
+/// Stops a domain whose back-end is gone, so that it can be started anew; not while it has clients,
+/// which still work with what they have.
+pub fn stop_without_back_end(world: &World, name: &str, running: &Running) -> Result<(), Failure> {
+    stop_domain(world, name, running, false).map_err(|failure| {
+        Failure::new(format!(
+            "the back-end of domain {name} is gone, and the domain has to start anew, which would \
+             end its segments: {failure}; `vshmem down --domain {name} --force` does so"
+        ))
+    })
+}
+
 fn stop_domain(world: &World, name: &str, running: &Running, force: bool) -> Result<(), Failure> {
     let what = if force {
         Shutdown::Forced

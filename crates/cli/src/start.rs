@@ -4,7 +4,7 @@
 
 use crate::ask::{self, Daemon};
 use crate::world::{BACKEND, Running, World};
-use crate::{Doing, Failure, find};
+use crate::{Doing, Failure, down, find};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -14,7 +14,8 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-use vshmem_abi::paths;
+use vshmem_abi::wire::{Op, Request};
+use vshmem_abi::{Kind, paths};
 
 /// How long a daemon may take until it serves.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -25,7 +26,11 @@ const TAIL_LINES: usize = 8;
 pub fn ensure_up(world: &World, domain: &str) -> Result<(), Failure> {
     if !world.is_own() {
         return match Daemon::connect(world.dir(), domain, ask::PATIENCE) {
-            Ok(_) => Ok(()),
+            Ok(daemon) if has_back_end(&daemon, domain)? => Ok(()),
+            Ok(_) => Err(Failure::new(format!(
+                "domain {domain} has lost its back-end; ask the owner of {} to start it again",
+                world.dir().display()
+            ))),
             Err(errno) => Err(Failure::new(format!(
                 "domain {domain} is not up in {} ({}), and you are not its owner; ask the \
                  owner to start it, or use a directory of your own (VSHMEM_DIR)",
@@ -38,18 +43,42 @@ pub fn ensure_up(world: &World, domain: &str) -> Result<(), Failure> {
     if world.running(BACKEND)?.is_none() {
         start(world, BACKEND)?;
     }
-    match world.running(domain)? {
-        None => start(world, domain),
-        Some(running) => await_socket(world, domain, &running),
+    if let Some(running) = world.running(domain)? {
+        let daemon = await_socket(world, domain, &running)?;
+        if has_back_end(&daemon, domain)? {
+            return Ok(());
+        }
+        // It was enrolled at a back-end that died: with that its keys went, and it cannot make or
+        // find anything any more.
+        down::stop_without_back_end(world, domain, &running)?;
+    }
+    start(world, domain)
+}
+
+/// Whether a domain can reach the back-end it is enrolled at.
+fn has_back_end(daemon: &Daemon, domain: &str) -> Result<bool, Failure> {
+    // The back-end is asked what there is after the last index but one: nothing, in general.
+    let request = Request {
+        kind: Kind::Shm as u32,
+        arg: u32::MAX - 1,
+        ..Request::default()
+    };
+    match daemon.ask(Op::Next, request) {
+        Ok(reply) => Ok(reply.errno != Errno::NODEV.raw_os_error()),
+        Err(errno) => Err(Failure::new(format!(
+            "vshmemd of domain {domain} does not serve ({}); stop it with `vshmem down --domain \
+             {domain} --force`",
+            ask::text(errno.raw_os_error())
+        ))),
     }
 }
 
-/// Waits until a daemon that somebody else started accepts connections.
-fn await_socket(world: &World, domain: &str, running: &Running) -> Result<(), Failure> {
+/// Connects to a daemon that runs; waits for one that somebody else has just started.
+fn await_socket(world: &World, domain: &str, running: &Running) -> Result<Daemon, Failure> {
     let start = Instant::now();
     loop {
         match Daemon::connect(world.dir(), domain, ask::PATIENCE) {
-            Ok(_) => return Ok(()),
+            Ok(daemon) => return Ok(daemon),
             Err(Errno::NOENT | Errno::CONNREFUSED) if start.elapsed() < PATIENCE => {
                 std::thread::sleep(Duration::from_millis(5));
             }
