@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The exported functions. They hold no logic: each hands its arguments, and the real function,
-//! to the module that decides. `syscall` is in [`crate::syscall`].
+//! to the module that decides. `syscall` is in [`crate::syscall`]. Those that pass a call on without
+//! a look at it end in a jump ([`crate::next`] says why).
 //!
 //! `semctl` is variadic in C. On x86-64 a variadic integer or pointer argument travels like a
 //! fixed one, so a fixed fourth argument takes it, and passing on what a caller did not give is
@@ -13,45 +14,74 @@
     clippy::missing_safety_doc
 )]
 
+use crate::next::Next;
+use crate::shm::{ShmAt, ShmCtl, ShmDt, ShmGet};
 use crate::{listing, shm, unbuilt};
 use libc::{c_int, c_long, c_void, key_t, msqid_ds, sembuf, shmid_ds, size_t, ssize_t, timespec};
-use redhook::{hook, real};
+use redhook::hook;
 use vshmem_abi::Kind;
+
+/// The functions that those below stand before, by the names they have.
+macro_rules! next {
+    ($($static:ident: $name:literal as $function:ty;)*) => {
+        $(
+            // SAFETY: the type is that of the function's declaration in its header.
+            static $static: Next<$function> = unsafe { Next::new($name) };
+        )*
+    };
+}
+
+next! {
+    SHMGET: c"shmget" as ShmGet;
+    SHMAT: c"shmat" as ShmAt;
+    SHMDT: c"shmdt" as ShmDt;
+    SHMCTL: c"shmctl" as ShmCtl;
+    SEMGET: c"semget" as unsafe extern "C" fn(key_t, c_int, c_int) -> c_int;
+    SEMOP: c"semop" as unsafe extern "C" fn(c_int, *mut sembuf, size_t) -> c_int;
+    SEMTIMEDOP: c"semtimedop"
+        as unsafe extern "C" fn(c_int, *mut sembuf, size_t, *const timespec) -> c_int;
+    SEMCTL: c"semctl" as unsafe extern "C" fn(c_int, c_int, c_int, *mut c_void) -> c_int;
+    MSGGET: c"msgget" as unsafe extern "C" fn(key_t, c_int) -> c_int;
+    MSGSND: c"msgsnd" as unsafe extern "C" fn(c_int, *const c_void, size_t, c_int) -> c_int;
+    MSGRCV: c"msgrcv"
+        as unsafe extern "C" fn(c_int, *mut c_void, size_t, c_long, c_int) -> ssize_t;
+    MSGCTL: c"msgctl" as unsafe extern "C" fn(c_int, c_int, *mut msqid_ds) -> c_int;
+}
 
 hook! {
     unsafe fn shmget(key: key_t, size: size_t, flags: c_int) -> c_int => routed_shmget {
-        unsafe { shm::get(real!(shmget), key, size, flags) }
+        unsafe { shm::get(SHMGET.get(), key, size, flags) }
     }
 }
 
 hook! {
     unsafe fn shmat(id: c_int, addr: *const c_void, flags: c_int) -> *mut c_void => routed_shmat {
-        unsafe { shm::at(real!(shmat), id, addr, flags) }
+        unsafe { shm::at(SHMAT.get(), id, addr, flags) }
     }
 }
 
 hook! {
     unsafe fn shmdt(addr: *const c_void) -> c_int => routed_shmdt {
-        unsafe { shm::dt(real!(shmdt), addr) }
+        unsafe { shm::dt(SHMDT.get(), addr) }
     }
 }
 
 hook! {
     unsafe fn shmctl(id: c_int, cmd: c_int, buf: *mut shmid_ds) -> c_int => routed_shmctl {
         let ctl = if listing::lists(cmd) { listing::ctl } else { shm::ctl };
-        unsafe { ctl(real!(shmctl), id, cmd, buf) }
+        unsafe { ctl(SHMCTL.get(), id, cmd, buf) }
     }
 }
 
 hook! {
     unsafe fn semget(key: key_t, nsems: c_int, flags: c_int) -> c_int => routed_semget {
-        unbuilt::refused(Kind::Sem, key).unwrap_or_else(|| unsafe { real!(semget)(key, nsems, flags) })
+        unbuilt::refused(Kind::Sem, key).unwrap_or_else(|| unsafe { SEMGET.get()(key, nsems, flags) })
     }
 }
 
 hook! {
     unsafe fn semop(id: c_int, ops: *mut sembuf, nops: size_t) -> c_int => routed_semop {
-        unsafe { real!(semop)(id, ops, nops) }
+        unsafe { SEMOP.get()(id, ops, nops) }
     }
 }
 
@@ -59,25 +89,25 @@ hook! {
     unsafe fn semtimedop(id: c_int, ops: *mut sembuf, nops: size_t, timeout: *const timespec) -> c_int
         => routed_semtimedop
     {
-        unsafe { real!(semtimedop)(id, ops, nops, timeout) }
+        unsafe { SEMTIMEDOP.get()(id, ops, nops, timeout) }
     }
 }
 
 hook! {
     unsafe fn semctl(id: c_int, num: c_int, cmd: c_int, arg: *mut c_void) -> c_int => routed_semctl {
-        unsafe { real!(semctl)(id, num, cmd, arg) }
+        unsafe { SEMCTL.get()(id, num, cmd, arg) }
     }
 }
 
 hook! {
     unsafe fn msgget(key: key_t, flags: c_int) -> c_int => routed_msgget {
-        unbuilt::refused(Kind::Msg, key).unwrap_or_else(|| unsafe { real!(msgget)(key, flags) })
+        unbuilt::refused(Kind::Msg, key).unwrap_or_else(|| unsafe { MSGGET.get()(key, flags) })
     }
 }
 
 hook! {
     unsafe fn msgsnd(id: c_int, msg: *const c_void, size: size_t, flags: c_int) -> c_int => routed_msgsnd {
-        unsafe { real!(msgsnd)(id, msg, size, flags) }
+        unsafe { MSGSND.get()(id, msg, size, flags) }
     }
 }
 
@@ -85,12 +115,12 @@ hook! {
     unsafe fn msgrcv(id: c_int, msg: *mut c_void, size: size_t, kind: c_long, flags: c_int) -> ssize_t
         => routed_msgrcv
     {
-        unsafe { real!(msgrcv)(id, msg, size, kind, flags) }
+        unsafe { MSGRCV.get()(id, msg, size, kind, flags) }
     }
 }
 
 hook! {
     unsafe fn msgctl(id: c_int, cmd: c_int, buf: *mut msqid_ds) -> c_int => routed_msgctl {
-        unsafe { real!(msgctl)(id, cmd, buf) }
+        unsafe { MSGCTL.get()(id, cmd, buf) }
     }
 }

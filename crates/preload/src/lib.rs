@@ -23,6 +23,7 @@ mod listing;
 mod lock;
 mod maps;
 mod message;
+mod next;
 mod own_fd;
 mod session;
 mod shm;

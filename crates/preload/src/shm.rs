@@ -42,9 +42,15 @@ pub unsafe fn get(real: ShmGet, key: key_t, size: size_t, flags: c_int) -> c_int
         // SAFETY: passed on as it came.
         return unsafe { real(key, size, flags) };
     }
-    if let Some(result) = get_known(key, size, flags) {
-        return result.unwrap_or_else(fail);
+    match get_known(key, size, flags) {
+        Some(result) => result.unwrap_or_else(fail),
+        None => get_from_daemon(key, size, flags),
     }
+}
+
+/// A get that `vshmemd` has to answer.
+#[inline(never)]
+fn get_from_daemon(key: key_t, size: size_t, flags: c_int) -> c_int {
     let mut session = lock::enter();
     let request = Request {
         op: Op::Get as u32,
@@ -432,27 +438,35 @@ fn detach(session: &mut Guard, attachment: &Attachment) -> Result<(), c_int> {
 /// `real` is the C library's function.
 pub unsafe fn ctl(real: ShmCtl, id: c_int, cmd: c_int, buf: *mut shmid_ds) -> c_int {
     if concerns_us(id) {
-        let mut session = lock::enter();
-        let instead = match resolve(&mut session, id) {
-            Ok(Target::Routed(..)) => {
-                let result = control(&mut session, id, cmd, buf);
-                drop(session);
-                return result.map_or_else(fail, |()| 0);
-            }
-            Ok(Target::Kernel(instead)) => instead,
-            Err(error) => {
-                drop(session);
-                return fail(error);
-            }
-        };
-        drop(session);
-        // SAFETY: passed on as it came.
-        let result = unsafe { real(id, cmd, buf) };
-        left_to_kernel(id, result == -1, instead);
-        return result;
+        // SAFETY: as this function.
+        return unsafe { ctl_of_ours(real, id, cmd, buf) };
     }
     // SAFETY: passed on as it came.
     unsafe { real(id, cmd, buf) }
+}
+
+/// [`ctl`] of an id that may be routed. Not inlined: nothing of it may be on the stack when a call
+/// is passed on ([`crate::next`]).
+#[inline(never)]
+unsafe fn ctl_of_ours(real: ShmCtl, id: c_int, cmd: c_int, buf: *mut shmid_ds) -> c_int {
+    let mut session = lock::enter();
+    let instead = match resolve(&mut session, id) {
+        Ok(Target::Routed(..)) => {
+            let result = control(&mut session, id, cmd, buf);
+            drop(session);
+            return result.map_or_else(fail, |()| 0);
+        }
+        Ok(Target::Kernel(instead)) => instead,
+        Err(error) => {
+            drop(session);
+            return fail(error);
+        }
+    };
+    drop(session);
+    // SAFETY: passed on as it came.
+    let result = unsafe { real(id, cmd, buf) };
+    left_to_kernel(id, result == -1, instead);
+    result
 }
 
 fn control(session: &mut Session, id: c_int, cmd: c_int, buf: *mut shmid_ds) -> Result<(), c_int> {

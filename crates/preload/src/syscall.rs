@@ -6,17 +6,16 @@
 //! returns twice on one stack, and how many arguments there are only the callee knows.
 
 use crate::hooks;
+use crate::next::Next;
 use libc::{c_int, c_long, c_void};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// The next library's `syscall`; 0 until the first call that passes through.
-static NEXT: AtomicUsize = AtomicUsize::new(0);
+/// The next library's `syscall`.
+// SAFETY: it is only jumped to, from assembly that has its arguments in place.
+static NEXT: Next<unsafe extern "C" fn()> = unsafe { Next::new(c"syscall") };
 
 /// Finds the next library's `syscall`. Called from assembly with the arguments kept on the stack.
 extern "C" fn resolve() {
-    // SAFETY: the name is a C string.
-    let next = unsafe { libc::dlsym(libc::RTLD_NEXT, c"syscall".as_ptr()) };
-    NEXT.store(next as usize, Relaxed);
+    NEXT.look_up();
 }
 
 /// `long syscall(long number, ...)`.
