@@ -322,3 +322,6 @@ fn now() -> i64 {
         .saturating_mul(1_000_000_000)
         .saturating_add(now.tv_nsec)
 }
+
+#[cfg(test)]
+mod tests;

@@ -123,8 +123,12 @@ mod tests {
 
     #[test]
     fn threads_are_counted() {
-        // The test harness runs this beside its main thread.
-        assert!(!is_single_threaded(std::process::id() as i32));
+        std::thread::scope(|scope| {
+            let (done, wait) = std::sync::mpsc::channel::<()>();
+            scope.spawn(move || wait.recv());
+            assert!(!is_single_threaded(std::process::id() as i32));
+            drop(done);
+        });
         let mut child = std::process::Command::new("cat")
             .stdin(std::process::Stdio::piped())
             .spawn()

@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A domain with a real hub, and clients that are all this process.
+
+use super::*;
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use std::os::fd::BorrowedFd;
+use vshmem_abi::Kind;
+use vshmem_abi::layout::Directory;
+use vshmem_engine::client_page::PageMine;
+use vshmem_engine::{attach, directory};
+use vshmem_gnt::host::hub::{HubHandle, serve};
+use vshmem_gnt::{Limits, RegionOptions};
+
+const ID: i32 = 0x4000_0001;
+const KEY: i32 = 0x1234;
+const FIRST: u64 = 16;
+const SECOND: u64 = 17;
+const OTHER_DOMAIN: Domid = 2;
+
+struct World {
+    domain: Domain,
+    directory: &'static Directory,
+    _hub: HubHandle,
+}
+
+fn meta(state: State) -> Meta {
+    Meta {
+        id: ID,
+        kind: Kind::Shm as u32,
+        key: if state == State::Live { KEY } else { 0 },
+        state: state as u32,
+        owner: 1,
+        size: 8192,
+        ..Meta::default()
+    }
+}
+
+fn query(op: LinkOp, state: State) -> LinkMsg {
+    LinkMsg {
+        domid: OTHER_DOMAIN,
+        ..LinkMsg::about(op, meta(state))
+    }
+}
+
+impl World {
+    /// Domain 1 with one segment of two pages, and a domain 2 that the hub knows.
+    fn new() -> Self {
+        let hub = serve(Limits::DEFAULT).unwrap();
+        let port = HostPort::new(1, hub.add_domain(1).unwrap()).unwrap();
+        hub.add_domain(OTHER_DOMAIN).unwrap();
+        let mut domain = Domain::new(port).unwrap();
+        let region = domain.port.create(8192, RegionOptions::default()).unwrap();
+        domain.constructs.learn(&meta(State::Live)).unwrap();
+        domain.constructs.hold(ID, region);
+        let directory = directory::map_for_reading(domain.constructs.directory_fd()).unwrap();
+        Self {
+            domain,
+            directory,
+            _hub: hub,
+        }
+    }
+
+    fn client(&mut self, number: u64, pid: i32) -> PageMine {
+        let client = self.domain.clients.add(number).unwrap();
+        PageMine::map(client.page.fd(), pid).unwrap()
+    }
+
+    fn slot(&self) -> u32 {
+        self.domain.constructs.find(ID).unwrap().0
+    }
+
+    fn attach(&self, page: &PageMine, at: i64) -> State {
+        attach::begin(page, self.directory, self.slot(), ID, at)
+    }
+
+    fn detach(&self, page: &PageMine, at: i64) -> bool {
+        attach::end(page, self.directory, self.slot(), ID, at)
+    }
+
+    fn region(&self) -> BorrowedFd<'_> {
+        self.domain.constructs.get(ID).unwrap().fd().unwrap()
+    }
+
+    fn nattch(&mut self) -> u64 {
+        self.domain.usage(ID, None).nattch
+    }
+}
+
+#[test]
+fn a_client_that_dies_has_detached_at_that_moment_with_its_pid() {
+    let mut world = World::new();
+    let (a, b) = (world.client(FIRST, 41), world.client(SECOND, 42));
+    world.attach(&a, 100);
+    world.attach(&b, 200);
+    let usage = world.domain.usage(ID, None);
+    assert_eq!((usage.nattch, usage.lpid, usage.dtime), (2, 42, 0));
+    let before = now();
+    drop(a);
+    let usage = world.domain.usage(ID, None);
+    assert_eq!((usage.nattch, usage.lpid, usage.atime), (1, 41, 200));
+    assert!(usage.dtime >= before);
+    assert_eq!(world.domain.orphaned, [FIRST]);
+}
+
+#[test]
+fn use_by_a_client_that_had_detached_before_it_died_is_remembered() {
+    let mut world = World::new();
+    let a = world.client(FIRST, 41);
+    world.attach(&a, 100);
+    world.detach(&a, 300);
+    drop(a);
+    world.domain.ended(FIRST);
+    let usage = world.domain.usage(ID, None);
+    let want = (0, 100, 300, 41);
+    assert_eq!((usage.nattch, usage.atime, usage.dtime, usage.lpid), want);
+}
+
+#[test]
+fn a_client_that_only_closed_its_connection_still_counts_until_it_ends() {
+    let mut world = World::new();
+    let a = world.client(FIRST, 41);
+    world.attach(&a, 100);
+    world.domain.ended(FIRST);
+    assert!(world.domain.has_leftovers());
+    world.domain.look_at_leftovers();
+    assert_eq!(world.nattch(), 1);
+    drop(a);
+    world.domain.look_at_leftovers();
+    assert_eq!(world.nattch(), 0);
+    assert!(!world.domain.has_leftovers());
+}
+
+#[test]
+fn the_last_detach_of_a_removed_segment_by_death_is_to_be_told() {
+    let mut world = World::new();
+    let a = world.client(FIRST, 41);
+    world.attach(&a, 100);
+    let answer = world.domain.answer(&query(LinkOp::Update, State::Dest));
+    assert_eq!(answer.usage.nattch, 1);
+    assert!(world.domain.constructs.find_key(Kind::Shm, KEY).is_none());
+    drop(a);
+    world.domain.ended(FIRST);
+    assert_eq!(world.domain.vacated, [ID]);
+}
+
+#[test]
+fn a_child_counts_from_the_fork_on_and_one_that_never_was_has_not_detached() {
+    let mut world = World::new();
+    let parent = world.client(FIRST, 41);
+    world.attach(&parent, 100);
+    world.domain.clients.add_child(SECOND, FIRST).unwrap();
+    world.domain.note_fork(FIRST);
+    let usage = world.domain.usage(ID, None);
+    assert_eq!((usage.nattch, usage.lpid), (2, 41));
+    assert!(usage.atime > 100, "the kernel counts a fork as an attach");
+    world.domain.ended(SECOND);
+    let usage = world.domain.usage(ID, None);
+    assert_eq!((usage.nattch, usage.dtime), (1, 0));
+}
+
+#[test]
+fn a_segment_that_is_no_more_keeps_its_slot_while_a_client_counts_it() {
+    let mut world = World::new();
+    let a = world.client(FIRST, 41);
+    world.attach(&a, 100);
+    world.domain.answer(&query(LinkOp::Update, State::Free));
+    assert_eq!(world.attach(&a, 200), State::Free);
+    attach::cancel(&a, world.slot(), ID);
+    world.domain.look_at_leftovers();
+    assert!(world.domain.constructs.find(ID).is_some());
+    world.detach(&a, 300);
+    world.domain.look_at_leftovers();
+    assert!(world.domain.constructs.find(ID).is_none());
+}
+
+#[test]
+fn memory_is_freed_when_the_segment_is_buried_though_a_descriptor_is_left() {
+    let mut world = World::new();
+    let kept = world.region().try_clone_to_owned().unwrap();
+    rustix::io::pwrite(&kept, &[1; 8192], 0).unwrap();
+    assert_eq!(world.domain.usage(ID, None).resident, 2);
+    world.domain.answer(&query(LinkOp::Update, State::Free));
+    world.domain.bury();
+    assert_eq!(rustix::fs::fstat(&kept).unwrap().st_blocks, 0);
+}
+
+#[test]
+fn a_domain_gets_one_grant_however_often_it_asks_and_none_of_what_is_not_there() {
+    let mut world = World::new();
+    let first = world.domain.answer(&query(LinkOp::Grant, State::Live));
+    assert_eq!(first.errno, 0);
+    let second = world.domain.answer(&query(LinkOp::Grant, State::Live));
+    assert_eq!(second.gref, first.gref);
+    world.domain.answer(&query(LinkOp::Update, State::Free));
+    let gone = world.domain.answer(&query(LinkOp::Grant, State::Live));
+    assert_eq!(gone.errno, libc::EINVAL);
+}
+
+#[test]
+fn a_lost_segment_without_attachments_is_forgotten_but_not_mistaken_for_one_that_never_was() {
+    let mut world = World::new();
+    world.domain.answer(&query(LinkOp::Update, State::Lost));
+    assert!(world.domain.constructs.find(ID).is_none());
+    assert!(world.domain.was_lost(ID));
+    assert!(!world.domain.was_lost(ID + 1));
+}
+
+#[test]
+fn a_lost_segment_stays_until_its_last_detach() {
+    let mut world = World::new();
+    let a = world.client(FIRST, 41);
+    world.attach(&a, 100);
+    let answer = world.domain.answer(&query(LinkOp::Update, State::Lost));
+    assert_eq!(answer.usage.nattch, 1);
+    assert_eq!(world.attach(&a, 200), State::Lost);
+    assert!(world.domain.constructs.find(ID).is_some());
+}
+
+#[test]
+fn queries_about_what_the_domain_does_not_know_are_answered_with_nothing() {
+    let mut world = World::new();
+    for op in [LinkOp::Update, LinkOp::Count] {
+        let mut query = query(op, State::Dest);
+        query.meta.id = ID + 1;
+        let answer = world.domain.answer(&query);
+        assert_eq!((answer.errno, answer.usage.nattch), (0, 0));
+    }
+    let unknown = LinkMsg {
+        op: 99,
+        ..LinkMsg::default()
+    };
+    assert_eq!(world.domain.answer(&unknown).errno, libc::ENOSYS);
+}
+
+/// A world in which this process is a client that counts two attachments and has mapped one.
+fn half_mapped(last_attach: i64) -> (World, PageMine, *mut std::ffi::c_void) {
+    let mut world = World::new();
+    let page = world.client(FIRST, 41);
+    let client = world.domain.clients.get_mut(FIRST).unwrap();
+    client.identify(std::process::id() as i32);
+    world.attach(&page, last_attach);
+    world.attach(&page, last_attach);
+    let (prot, flags) = (ProtFlags::READ, MapFlags::SHARED);
+    let region = world.region();
+    // SAFETY: a new mapping at an address of the kernel's choice, which nothing touches.
+    let at = unsafe { mmap(std::ptr::null_mut(), 4096, prot, flags, region, 0) }.unwrap();
+    (world, page, at)
+}
+
+fn unmap(at: *mut std::ffi::c_void) {
+    // SAFETY: the mapping that `half_mapped` made; nothing refers to it.
+    unsafe { munmap(at, 4096) }.unwrap();
+}
+
+#[test]
+fn what_a_client_unmapped_behind_our_back_does_not_count() {
+    let (mut world, _page, at) = half_mapped(now());
+    assert_eq!(world.nattch(), 1);
+    unmap(at);
+    assert_eq!(world.nattch(), 0);
+}
+
+#[test]
+fn a_client_that_may_be_about_to_map_keeps_a_removed_segment() {
+    let (mut world, _page, at) = half_mapped(now());
+    unmap(at);
+    let answer = world.domain.answer(&query(LinkOp::Update, State::Dest));
+    assert_eq!(answer.usage.nattch, 2);
+}
+
+#[test]
+fn one_that_attached_long_ago_and_has_nothing_mapped_does_not_keep_it() {
+    let (mut world, _page, at) = half_mapped(now() - 2 * SETTLED);
+    unmap(at);
+    let answer = world.domain.answer(&query(LinkOp::Update, State::Dest));
+    assert_eq!(answer.usage.nattch, 0);
+}
