@@ -2,7 +2,9 @@
 //! What the tests share: worlds of their own, programs compiled from `tests/c`, and where the
 //! built binaries are.
 
+pub mod actor;
 pub mod conform;
+pub mod program;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -36,14 +38,16 @@ pub fn bin(name: &str) -> PathBuf {
     path
 }
 
-/// Compiles `tests/c/NAME.c` (once a change of its source) and returns the program.
+/// Compiles `tests/c/NAME.c` (once a change of its source or of `check.h`) and returns the program.
 pub fn cc(name: &str) -> PathBuf {
     let source = root().join("tests/c").join(format!("{name}.c"));
+    let header = root().join("tests/c/check.h");
     let out_dir = root().join("target/tests-c");
     std::fs::create_dir_all(&out_dir).expect("target/tests-c");
     let program = out_dir.join(name);
     let modified = |path: &Path| path.metadata().and_then(|m| m.modified()).ok();
-    if modified(&program).is_some_and(|built| Some(built) > modified(&source)) {
+    let changed = modified(&source).max(modified(&header));
+    if modified(&program).is_some_and(|built| Some(built) > changed) {
         return program;
     }
     // Tests run at the same time: each compiles to a name of its own, then renames.

@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+// What the directed test programs share: checks that name their line, gates between processes,
+// and short forms of the calls. Each program is `PROGRAM SCENARIO [ARGS]`; it exits with 0 when
+// the kernel's rules were kept. They are run natively first, so the kernel judges the programs.
+#ifndef CHECK_H
+#define CHECK_H
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ipc.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/shm.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define PAGE 4096
+#define KEY 0x5653484d
+#define NOBODY 65534
+
+// The line of the first check that failed in any process of the program: a process that has
+// closed its stderr can still say where it failed.
+static int *failed_line;
+
+__attribute__((constructor)) static void make_failed_line(void)
+{
+    failed_line = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (failed_line == MAP_FAILED)
+        _exit(97);
+}
+
+static inline void check_failed(const char *file, int line, const char *what, int error)
+{
+    if (*failed_line == 0)
+        *failed_line = line;
+    dprintf(2, "%s:%d: not true: %s (errno %d: %s)\n", file, line, what, error, strerror(error));
+    _exit(99);
+}
+
+#define CHECK(condition)                                                                        \
+    do {                                                                                        \
+        if (!(condition))                                                                       \
+            check_failed(__FILE__, __LINE__, #condition, errno);                                \
+    } while (0)
+
+// Checks that `a` and `b` are the same number, and shows both when they are not.
+#define SAME(a, b)                                                                              \
+    do {                                                                                        \
+        long long first_ = (long long)(a), second_ = (long long)(b);                            \
+        if (first_ != second_) {                                                                \
+            dprintf(2, "%lld is not %lld\n", first_, second_);                                  \
+            check_failed(__FILE__, __LINE__, #a " == " #b, errno);                              \
+        }                                                                                       \
+    } while (0)
+
+// Checks that a call fails with `-1` and the errno that is named.
+#define FAILS(error, call)                                                                      \
+    do {                                                                                        \
+        errno = 0;                                                                              \
+        SAME((intptr_t)(call), -1);                                                             \
+        SAME(errno, error);                                                                     \
+    } while (0)
+
+struct gate {
+    int fd[2];
+};
+
+static inline struct gate gate_new(void)
+{
+    struct gate gate;
+    CHECK(pipe2(gate.fd, O_CLOEXEC) == 0);
+    return gate;
+}
+
+static inline void gate_open(struct gate *gate)
+{
+    CHECK(write(gate->fd[1], "x", 1) == 1);
+}
+
+static inline void gate_pass(struct gate *gate)
+{
+    char byte;
+    ssize_t got;
+    do
+        got = read(gate->fd[0], &byte, 1);
+    while (got < 0 && errno == EINTR);
+    CHECK(got == 1);
+}
+
+static inline void wait_ok(pid_t child)
+{
+    int status = 0;
+    pid_t got;
+    do
+        got = waitpid(child, &status, 0);
+    while (got < 0 && errno == EINTR);
+    SAME(got, child);
+    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
+        dprintf(2, "child: status 0x%x, first failure at line %d\n", status, *failed_line);
+        CHECK(!"the child succeeded");
+    }
+}
+
+static inline void wait_killed(pid_t child)
+{
+    int status = 0;
+    CHECK(kill(child, SIGKILL) == 0);
+    SAME(waitpid(child, &status, 0), child);
+    CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+}
+
+static inline int make(key_t key, size_t size)
+{
+    int id = shmget(key, size, IPC_CREAT | IPC_EXCL | 0600);
+    CHECK(id >= 0);
+    return id;
+}
+
+static inline volatile char *attach(int id)
+{
+    void *at = shmat(id, NULL, 0);
+    CHECK(at != (void *)-1);
+    return at;
+}
+
+static inline void detach(volatile char *at)
+{
+    CHECK(shmdt((const void *)at) == 0);
+}
+
+static inline void destroy(int id)
+{
+    CHECK(shmctl(id, IPC_RMID, NULL) == 0);
+}
+
+static inline struct shmid_ds stat_of(int id)
+{
+    struct shmid_ds ds;
+    memset(&ds, 0, sizeof ds);
+    CHECK(shmctl(id, IPC_STAT, &ds) == 0);
+    return ds;
+}
+
+static inline long nattch(int id)
+{
+    return (long)stat_of(id).shm_nattch;
+}
+
+struct scenario {
+    const char *name;
+    void (*run)(char **args);
+};
+
+static inline int run_scenario(int argc, char **argv, const struct scenario *all, size_t count)
+{
+    for (size_t i = 0; argc > 1 && i < count; i++) {
+        if (strcmp(argv[1], all[i].name) == 0) {
+            all[i].run(argv + 2);
+            return *failed_line == 0 ? 0 : 99;
+        }
+    }
+    fprintf(stderr, "%s: there is no such scenario\n", argc > 1 ? argv[1] : "(none)");
+    return 96;
+}
+
+#define SCENARIOS(...)                                                                          \
+    int main(int argc, char **argv)                                                             \
+    {                                                                                           \
+        static const struct scenario all[] = {__VA_ARGS__};                                     \
+        return run_scenario(argc, argv, all, sizeof all / sizeof all[0]);                       \
+    }
+
+#endif
