@@ -59,6 +59,12 @@ static void do_shmget(void)
 	check(shmget(key, 0, 0) == id, "shmget");
 }
 
+/* As most programs have it, which wants the permission checked. */
+static void do_shmget_or_make(void)
+{
+	check(shmget(key, 1, IPC_CREAT | 0600) == id, "shmget");
+}
+
 /* A segment that somebody made: KEY SIZE. */
 static void existing_of_size(char **args)
 {
@@ -187,6 +193,7 @@ static const struct {
 	void (*once)(void);
 } cases[] = {
 	{"shmget", 1, existing, do_shmget},
+	{"shmget-or-make", 1, existing, do_shmget_or_make},
 	{"attach", 2, existing_of_size, do_attach},
 	{"cycle", 1, absent, do_cycle},
 	{"shmctl", 1, own_segment, do_shmctl},

@@ -204,6 +204,14 @@ pub fn all() -> Vec<Case> {
             Goal::Ratio(1.0),
         ),
         worker(
+            "shmget-or-make",
+            "shmget of an existing key with IPC_CREAT | 0600",
+            ("shmget-or-make", Held(4096, Same)),
+            20_000,
+            ONE,
+            Goal::Ratio(1.0),
+        ),
+        worker(
             "attach-16m",
             "attach, touch every page and detach 16 MiB of the same domain",
             ("attach", Held(MIB_16, Same)),
