@@ -39,17 +39,14 @@ enum Task {
 
 fn main() -> ExitCode {
     let result = match Task::parse() {
-        Task::Demo => demo::demo(),
+        Task::Demo => demo::demo().map(|()| ExitCode::SUCCESS),
         Task::Test { args } => test::test(&args),
-        Task::Bench { args } => bench(&args),
+        Task::Bench { args } => bench(&args).map(|()| ExitCode::SUCCESS),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("xtask: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    result.unwrap_or_else(|error| {
+        eprintln!("xtask: {error}");
+        ExitCode::FAILURE
+    })
 }
 
 fn bench(args: &[OsString]) -> Result<()> {
