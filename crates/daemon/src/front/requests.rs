@@ -436,12 +436,18 @@ impl Service {
         let mut index = after.wrapping_add(1);
         loop {
             let meta = self.by_index(kind, index, false)?;
-            match self.usage_everywhere(&meta, from) {
-                Ok(usage) => return Ok(Answer::with(meta.id, 0, &Stat { meta, usage })),
+            let usage = match self.usage_everywhere(&meta, from) {
+                Ok(usage) => usage,
                 // Gone since the back-end named it.
-                Err(Errno::INVAL) => index = meta.index.checked_add(1).ok_or(Errno::NOENT)?,
+                Err(Errno::INVAL) => {
+                    index = meta.index.checked_add(1).ok_or(Errno::NOENT)?;
+                    continue;
+                }
+                // Its owner domain is gone: what we ourselves have of it is all there is to say.
+                Err(Errno::IDRM) => self.domain.usage(meta.id, None),
                 Err(errno) => return Err(errno),
-            }
+            };
+            return Ok(Answer::with(meta.id, 0, &Stat { meta, usage }));
         }
     }
 

@@ -48,6 +48,9 @@ pub struct Front {
     connections: Connections,
     receiver: Receiver,
     service: Service,
+    /// A descriptor to give up when there are no others left, so that one more connection can
+    /// be taken and told so.
+    spare: Option<OwnedFd>,
     /// No connections are taken until descriptors are to be had again.
     paused: bool,
     stopping: bool,
@@ -76,6 +79,7 @@ impl Front {
             connections: Connections::new(RESERVED),
             receiver: Receiver::new(),
             service,
+            spare: spare(),
             paused: false,
             stopping: false,
             garbage: Throttle::default(),
@@ -127,14 +131,19 @@ impl Front {
         while let Some(number) = self.service.domain.orphaned.pop() {
             self.connections.close(number);
         }
+        if self.spare.is_none() {
+            self.spare = spare();
+        }
     }
 
     // Connections.
 
     fn accept(&mut self) {
+        let mut accepted = false;
         for _ in 0..ACCEPTS {
             match self.listener.accept() {
                 Ok(Some(socket)) => {
+                    accepted = true;
                     let number = self.connections.number();
                     if self.epoll.add(&socket, number, EventFlags::IN).is_ok() {
                         self.connections.add_opened(number, socket);
@@ -144,6 +153,9 @@ impl Front {
                     }
                 }
                 Ok(None) => return,
+                // The kernel looks for a descriptor first, so this says nothing of whether
+                // another one waits. If so, epoll tells again.
+                Err(_) if accepted => return,
                 Err(errno) => {
                     if let Some(more) = self.full.speak() {
                         tracing::error!(
@@ -152,7 +164,7 @@ impl Front {
                         );
                     }
                     // One that says nothing gives way to one that may have something to say.
-                    if !self.connections.close_oldest_ungreeted() {
+                    if !self.connections.close_oldest_ungreeted() && self.spare.take().is_none() {
                         // Still waiting in the queue, it would wake us all the time.
                         self.paused = self.epoll.remove(&self.listener).is_ok();
                         return;
@@ -353,4 +365,9 @@ impl Front {
             self.service.domain.ended(number);
         }
     }
+}
+
+fn spare() -> Option<OwnedFd> {
+    use rustix::fs::{Mode, OFlags, open};
+    open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()
 }
