@@ -264,3 +264,80 @@ impl Epoll {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::os::fd::IntoRawFd;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_pid_file_is_taken_once_and_gone_when_it_is_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.pid");
+        let first = PidFile::take(&path).unwrap();
+        let own = std::process::id().to_string();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{own}\n"));
+        match PidFile::take(&path) {
+            Err(DaemonError::AlreadyRunning { pid, .. }) => assert_eq!(pid, own),
+            other => panic!("taken twice: {other:?}"),
+        }
+        drop(first);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn the_pid_file_of_a_daemon_that_was_killed_is_taken_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.pid");
+        std::fs::write(&path, "1234567890\n").unwrap();
+        let _pid = PidFile::take(&path).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text, format!("{}\n", std::process::id()));
+    }
+
+    #[test]
+    fn a_socket_replaces_a_left_over_has_its_mode_and_goes_when_it_is_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.sock");
+        for mode in [0o600, 0o666] {
+            std::fs::write(&path, "").unwrap();
+            let listener = Listener::bind(&path, mode).unwrap();
+            let there = std::fs::metadata(&path).unwrap().permissions().mode();
+            assert_eq!(there & 0o777, mode);
+            assert!(listener.accept().unwrap().is_none());
+            drop(listener);
+            assert!(!path.exists());
+        }
+    }
+
+    #[test]
+    fn a_path_too_long_for_a_socket_is_named_in_the_error() {
+        let path = Path::new("/tmp").join("x".repeat(120));
+        let error = Listener::bind(&path, 0o600).unwrap_err().to_string();
+        assert!(error.contains("cannot listen on /tmp/xxx"), "{error}");
+    }
+
+    #[test]
+    fn the_ready_line_is_written_and_its_descriptor_closed() {
+        let (mut read, write) = std::io::pipe().unwrap();
+        ready(Some(write.into_raw_fd()));
+        let mut text = String::new();
+        read.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "ready\n");
+    }
+
+    #[test]
+    fn events_carry_their_tokens_and_stop_when_removed() {
+        let mut epoll = Epoll::new().unwrap();
+        let (read, mut write) = std::io::pipe().unwrap();
+        epoll.add(&read, 7, EventFlags::IN).unwrap();
+        write.write_all(b"x").unwrap();
+        let events: Vec<_> = epoll.wait(None).unwrap().collect();
+        assert_eq!(events, [(7, EventFlags::IN)]);
+        epoll.remove(&read).unwrap();
+        let none = epoll.wait(Some(Duration::ZERO)).unwrap().count();
+        assert_eq!(none, 0);
+    }
+}

@@ -1,13 +1,49 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The back-end: one a machine. Enrols domains, is the single arbiter of keys and ids and, on
-//! the host port, stands in for the hypervisor.
+//! The back-end: one a machine. It enrols domains, is the single arbiter of keys and ids and, on
+//! the host port, keeps the thread that stands in for the hypervisor.
+//!
+//! One thread, one request at a time: while a request is worked on, which may need the answers of
+//! other domains, all others wait. That order is what makes a key have one winner. A domain that
+//! does not answer is waited for once and not again until it speaks; one that sends nonsense
+//! loses its link, which is its end as a domain, and no other notices.
+
+mod links;
+#[cfg(test)]
+mod tests;
 
 use crate::server::{self, DaemonError, Epoll, Listener, PidFile};
+use links::{Links, PATIENCE, Todo};
 use rustix::event::epoll::EventFlags;
-use std::os::fd::RawFd;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+use rustix::net::sockopt::socket_peercred;
+use rustix::net::{RecvFlags, SendFlags, UCred};
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::path::PathBuf;
-use vshmem_abi::paths;
+use std::time::{Duration, Instant};
+use vshmem_abi::channel::{recv, send};
+use vshmem_abi::link::{LinkMsg, LinkOp};
+use vshmem_abi::{ABI_VERSION, Domid, paths};
 use vshmem_gnt::Limits;
+use vshmem_gnt::host::hub::{self, HubHandle};
+use vshmem_registry::{EnrolError, Registrar, System};
+
+// Tokens of epoll. Those of enrolled domains are their numbers; connections that have not said
+// yet who they are count on from `FIRST_NEWCOMER`.
+const SIGNALS: u64 = u64::MAX;
+const LISTENER: u64 = u64::MAX - 1;
+const FIRST_NEWCOMER: u64 = 1 << 32;
+
+/// Connections that have not said who they are; the oldest makes room for one more.
+const MAX_NEWCOMERS: usize = 64;
+
+/// How long no connections are taken when there was no descriptor for one.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// How long to wait for the end of a domain whose name is claimed by another: its daemon's pid
+/// file is free a moment before its link closes.
+const SUCCESSION: Duration = Duration::from_millis(200);
 
 /// What the command line says to a back-end.
 #[derive(Debug)]
@@ -21,25 +57,284 @@ pub struct BackArgs {
 }
 
 /// Serves all domains until it is told to stop.
+///
+/// # Errors
+/// When it cannot begin: another back-end serves the directory, or the socket cannot be made;
+/// later, when epoll itself fails.
 pub fn run(args: &BackArgs) -> Result<(), DaemonError> {
     let signals = server::signal_fd()?;
     let _pid = PidFile::take(&paths::pid_file(&args.dir, "backend"))?;
     server::raise_descriptor_limit();
+    let hub = hub::serve(args.limits).map_err(DaemonError::io("cannot start the hub"))?;
     let listener = Listener::bind(&paths::backend_socket(&args.dir), 0o600)?;
-    let mut epoll = Epoll::new().map_err(DaemonError::io("epoll"))?;
-    epoll
-        .add(&signals, 0, EventFlags::IN)
-        .map_err(DaemonError::io("epoll"))?;
-    epoll
-        .add(&listener, 1, EventFlags::IN)
-        .map_err(DaemonError::io("epoll"))?;
+    let fail = || DaemonError::io("epoll");
+    let backend = Backend::new(listener, signals, hub, PATIENCE).map_err(fail())?;
+    tracing::info!(dir = %args.dir.display(), limits = ?args.limits, "serving");
     server::ready(args.ready_fd);
-    loop {
-        let mut events = epoll.wait(None).map_err(DaemonError::io("epoll"))?;
-        if events.any(|(token, _)| token == 0) {
-            return Ok(());
+    backend.serve().map_err(fail())
+}
+
+/// A connection that has not said who it is.
+struct Newcomer {
+    socket: OwnedFd,
+    creds: UCred,
+}
+
+/// The running back-end.
+struct Backend {
+    epoll: Epoll,
+    listener: Listener,
+    /// Kept open for as long as it is watched.
+    _signals: OwnedFd,
+    hub: HubHandle,
+    registrar: Registrar<System>,
+    links: Links,
+    /// By token, so the oldest first.
+    newcomers: BTreeMap<u64, Newcomer>,
+    next_token: u64,
+    /// No connections are taken before.
+    resume: Option<Instant>,
+}
+
+impl Backend {
+    fn new(
+        listener: Listener,
+        signals: OwnedFd,
+        hub: HubHandle,
+        patience: Duration,
+    ) -> Result<Self, Errno> {
+        let epoll = Epoll::new()?;
+        epoll.add(&signals, SIGNALS, EventFlags::IN)?;
+        epoll.add(&listener, LISTENER, EventFlags::IN)?;
+        Ok(Self {
+            epoll,
+            listener,
+            _signals: signals,
+            hub,
+            registrar: Registrar::new(System),
+            links: Links::new(patience),
+            newcomers: BTreeMap::new(),
+            next_token: FIRST_NEWCOMER,
+            resume: None,
+        })
+    }
+
+    fn serve(mut self) -> Result<(), Errno> {
+        let mut tokens = Vec::new();
+        loop {
+            tokens.clear();
+            let timeout = self.resume.map(|_| PAUSE);
+            tokens.extend(self.epoll.wait(timeout)?.map(|(token, _)| token));
+            for &token in &tokens {
+                match token {
+                    SIGNALS => return Ok(()),
+                    LISTENER => self.accept(),
+                    newcomer if newcomer >= FIRST_NEWCOMER => self.greet(newcomer),
+                    // Tokens below are numbers of domains.
+                    domid => self.links.receive(domid as Domid),
+                }
+                self.work();
+            }
+            if self.resume.is_some_and(|at| Instant::now() >= at) {
+                self.resume = None;
+                self.epoll.add(&self.listener, LISTENER, EventFlags::IN)?;
+            }
         }
-        while let Ok(Some(_)) = listener.accept() {}
-        tracing::debug!(limits = ?args.limits, "connection");
+    }
+
+    /// Does what there is to do until it is time to wait again.
+    fn work(&mut self) {
+        while let Some(todo) = self.links.todo() {
+            match todo {
+                Todo::Ended(domid, errno) => self.bury(domid, errno),
+                Todo::Spoke(domid) => self.registrar.domain_spoke(domid, &mut self.links),
+                Todo::Request(domid, request) => {
+                    let answer = self.registrar.handle(domid, &request, &mut self.links);
+                    tracing::trace!(domid, op = request.op, errno = answer.errno, "request");
+                    self.links.answer(domid, &answer);
+                }
+            }
+        }
+    }
+
+    /// A domain is gone.
+    fn bury(&mut self, domid: Domid, errno: Errno) {
+        let Some((name, pid)) = self.links.remove(domid) else {
+            return;
+        };
+        match errno {
+            Errno::CONNRESET | Errno::PIPE => tracing::info!(domid, name, pid, "domain gone"),
+            Errno::PROTO | Errno::MFILE => tracing::error!(
+                domid,
+                name,
+                pid,
+                "the domain has sent what no vshmemd of this version sends and is cut off; \
+                 restart it with the vshmemd that this back-end is of"
+            ),
+            Errno::AGAIN => tracing::error!(
+                domid,
+                name,
+                pid,
+                "the domain has not read its messages for long and is cut off; restart its vshmemd"
+            ),
+            _ => tracing::error!(domid, name, pid, %errno, "the link to the domain broke"),
+        }
+        self.hub.remove_domain(domid);
+        self.registrar.domain_died(domid, &mut self.links);
+    }
+
+    // Newcomers.
+
+    fn accept(&mut self) {
+        loop {
+            match self.listener.accept() {
+                Ok(Some(socket)) => self.admit(socket),
+                Ok(None) => return,
+                Err(errno) => {
+                    // One that says nothing gives way to one that may have something to say.
+                    if self.newcomers.pop_first().is_none() {
+                        tracing::error!(
+                            %errno,
+                            "cannot take a connection; raise the limit of open files (ulimit -n)"
+                        );
+                        if self.epoll.remove(&self.listener).is_ok() {
+                            self.resume = Some(Instant::now() + PAUSE);
+                        }
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn admit(&mut self, socket: OwnedFd) {
+        let Ok(creds) = socket_peercred(&socket) else {
+            return;
+        };
+        if !creds.uid.is_root() && creds.uid != rustix::process::geteuid() {
+            tracing::warn!(
+                pid = creds.pid.as_raw_pid(),
+                uid = creds.uid.as_raw(),
+                "a process of another user wants to be a domain and is refused; start its vshmemd \
+                 as this user or as root"
+            );
+            return;
+        }
+        let token = self.next_token;
+        if let Err(errno) = self.epoll.add(&socket, token, EventFlags::IN) {
+            tracing::error!(%errno, "cannot watch a connection");
+            return;
+        }
+        self.next_token += 1;
+        self.newcomers.insert(token, Newcomer { socket, creds });
+        if self.newcomers.len() > MAX_NEWCOMERS
+            && let Some((_, oldest)) = self.newcomers.pop_first()
+        {
+            tracing::warn!(
+                pid = oldest.creds.pid.as_raw_pid(),
+                "a connection that never said which domain it is makes room for another"
+            );
+        }
+    }
+
+    /// A newcomer says something: it is enrolled, or refused and closed.
+    fn greet(&mut self, token: u64) {
+        // One that made room since epoll told of it is there no more.
+        let Some(Newcomer { socket, creds }) = self.newcomers.remove(&token) else {
+            return;
+        };
+        let pid = creds.pid.as_raw_pid();
+        let (request, why) = match recv::<LinkMsg>(socket.as_fd(), RecvFlags::DONTWAIT) {
+            Ok((m, _)) if m.version == ABI_VERSION && m.op == LinkOp::Enrol as u32 => (m, None),
+            Ok((message, _)) => (message, Some(Errno::PROTO)),
+            Err(Errno::AGAIN) => {
+                self.newcomers.insert(token, Newcomer { socket, creds });
+                return;
+            }
+            Err(Errno::CONNRESET) => return,
+            Err(errno) => (LinkMsg::new(LinkOp::Enrol), Some(errno)),
+        };
+        let refusal = match why {
+            Some(_) => {
+                tracing::warn!(
+                    pid,
+                    "refused a connection that does not enrol as a vshmemd of this version does; \
+                     use the vshmemd that this back-end is of"
+                );
+                Err(Errno::PROTO)
+            }
+            None => self.enrol(&request, pid),
+        };
+        let (domid, name, theirs) = match refusal {
+            Ok(enrolled) => enrolled,
+            Err(errno) => {
+                let refusal = request.refuse(errno.raw_os_error());
+                // Who does not take its refusal is refused all the same.
+                let _ = send(socket.as_fd(), &refusal, &[], None, SendFlags::DONTWAIT);
+                return;
+            }
+        };
+        let answer = LinkMsg {
+            domid,
+            ..request.answer()
+        };
+        let welcome = || -> Result<(), Errno> {
+            self.epoll.remove(&socket)?;
+            self.epoll.add(&socket, u64::from(domid), EventFlags::IN)?;
+            let flags = SendFlags::DONTWAIT;
+            send(socket.as_fd(), &answer, &[theirs.as_fd()], None, flags)?;
+            self.links.add(domid, &name, pid, socket)
+        };
+        match welcome() {
+            Ok(()) => tracing::info!(domid, name, pid, "domain enrolled"),
+            Err(errno) => {
+                tracing::warn!(domid, name, pid, %errno, "a domain left before it was enrolled");
+                self.hub.remove_domain(domid);
+                self.registrar.domain_died(domid, &mut self.links);
+            }
+        }
+    }
+
+    /// Gives a newcomer its number and its connection to the hub.
+    fn enrol(&mut self, request: &LinkMsg, pid: i32) -> Result<(Domid, String, OwnedFd), Errno> {
+        let name = request.name.split(|b| *b == 0).next().unwrap_or_default();
+        let name = String::from_utf8_lossy(name).into_owned();
+        let enrolled = match self.registrar.enrol(&name) {
+            Err(EnrolError::Taken(other)) if self.has_ended(other) => {
+                self.bury(other, Errno::CONNRESET);
+                self.registrar.enrol(&name)
+            }
+            other => other,
+        };
+        let domid = enrolled.map_err(|error| {
+            tracing::warn!(pid, name, %error, "a domain is refused");
+            error.errno()
+        })?;
+        match self.hub.add_domain(domid) {
+            Ok(theirs) => Ok((domid, name, theirs)),
+            Err(error) => {
+                tracing::error!(
+                    pid, name, %error,
+                    "a domain is refused: no connection to the hub for it; raise the limit of \
+                     open files (ulimit -n)"
+                );
+                self.registrar.domain_died(domid, &mut self.links);
+                Err(Errno::MFILE)
+            }
+        }
+    }
+
+    /// Whether a domain's daemon has closed its link, or does so in a moment.
+    fn has_ended(&self, domid: Domid) -> bool {
+        let Some(socket) = self.links.socket(domid) else {
+            return true;
+        };
+        let patience = Timespec {
+            tv_sec: 0,
+            tv_nsec: SUCCESSION.subsec_nanos().into(),
+        };
+        // HUP is reported without being asked for.
+        let mut fds = [PollFd::from_borrowed_fd(socket, PollFlags::empty())];
+        matches!(rustix::event::poll(&mut fds, Some(&patience)), Ok(1))
     }
 }
