@@ -287,9 +287,10 @@ static void all_calls_keep(void)
     KEEPS(shmctl(id, SHM_LOCK, NULL));
     KEEPS(shmctl(id, SHM_UNLOCK, NULL));
     KEEPS(shmctl(0, IPC_INFO, &ds));
-    KEEPS(shmctl(0, SHM_STAT_ANY, &ds));
     struct shm_info info;
-    KEEPS(shmctl(0, SHM_INFO, (struct shmid_ds *)&info));
+    int highest = -1;
+    KEEPS(highest = shmctl(0, SHM_INFO, (struct shmid_ds *)&info));
+    KEEPS(shmctl(highest, SHM_STAT_ANY, &ds));
     pid_t child = -1;
     KEEPS(child = fork());
     if (child == 0) {

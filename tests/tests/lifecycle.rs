@@ -22,7 +22,9 @@ vshmem_tests::scenarios! {
     files_at_every_number_are_left_alone: "descriptors" "own_files_at_the_numbers 3 1024";
     files_at_low_numbers_are_left_alone: "descriptors" "own_files_at_the_numbers 3 200";
     no_descriptor_is_low_or_inherited_over_exec: "descriptors" "none_is_low_or_inherited";
-    descriptors_used_up_give_an_errno_and_pass: "descriptors" "all_numbers_used";
+    descriptors_used_up_give_an_errno_and_pass: "descriptors" "all_numbers_used first";
+    a_limit_of_descriptors_lowered_later_gives_an_errno_and_passes:
+        "descriptors" "all_numbers_used later";
     a_program_without_descriptors_to_spare_gets_an_errno: "descriptors" "none_from_the_start";
 
     threads_attach_and_detach_at_once: "threads" "attach_and_detach_at_once";

@@ -32,8 +32,8 @@ pub struct Attachment {
 
 #[repr(C)]
 struct Entry {
-    /// Address of the attachment; 0: the entry is free.
-    addr: AtomicUsize,
+    /// [`key`] of the attachment's address; 0: the entry is free.
+    key: AtomicUsize,
     rest: UnsafeCell<Attachment>,
 }
 
@@ -42,6 +42,12 @@ struct Entry {
 static ENTRIES: AtomicPtr<Entry> = AtomicPtr::new(std::ptr::null_mut());
 /// Entries from here on were never used.
 static USED: AtomicUsize = AtomicUsize::new(0);
+
+/// Addresses are page-aligned, and 0 is one of them (root may attach there): a bit makes any of them
+/// different from "none".
+const fn key(addr: usize) -> usize {
+    addr | 1
+}
 
 fn entries() -> &'static [Entry] {
     // Pairs with the Release in `insert`: an entry below USED is initialised.
@@ -58,7 +64,9 @@ fn entries() -> &'static [Entry] {
 /// Whether `addr` is where an attachment of ours begins. Takes no lock.
 #[inline]
 pub fn begins_at(addr: usize) -> bool {
-    addr != 0 && USED.load(Relaxed) != 0 && entries().iter().any(|e| e.addr.load(Relaxed) == addr)
+    USED.load(Relaxed) != 0
+        && addr & 1 == 0
+        && entries().iter().any(|e| e.key.load(Relaxed) == key(addr))
 }
 
 /// The right to use the table beyond [`begins_at`]; the session has the one there is.
@@ -91,7 +99,7 @@ impl Attachments {
     }
 
     fn free_entry(&self) -> Option<&'static Entry> {
-        entries().iter().find(|e| e.addr.load(Relaxed) == 0)
+        entries().iter().find(|e| e.key.load(Relaxed) == 0)
     }
 
     /// Adds an attachment for which [`Self::reserve`] made room.
@@ -110,10 +118,10 @@ impl Attachments {
                 }
             }
         };
-        // SAFETY: the session's lock is held (`&mut self`), and readers without it look at `addr`
+        // SAFETY: the session's lock is held (`&mut self`), and readers without it look at `key`
         // alone.
         unsafe { *entry.rest.get() = attachment };
-        entry.addr.store(attachment.addr, Release);
+        entry.key.store(key(attachment.addr), Release);
     }
 
     /// The attachment that begins at `addr`.
@@ -124,8 +132,8 @@ impl Attachments {
     /// Removes the attachment that begins at `addr`.
     pub fn remove(&mut self, addr: usize) {
         for entry in entries() {
-            if entry.addr.load(Relaxed) == addr {
-                entry.addr.store(0, Release);
+            if entry.key.load(Relaxed) == key(addr) {
+                entry.key.store(0, Release);
                 return;
             }
         }
@@ -135,7 +143,7 @@ impl Attachments {
     pub fn iter(&self) -> impl Iterator<Item = Attachment> + use<> {
         entries()
             .iter()
-            .filter(|e| e.addr.load(Relaxed) != 0)
+            .filter(|e| e.key.load(Relaxed) != 0)
             .map(|e| {
                 // SAFETY: the caller came through the session, whose lock is held; nobody writes.
                 unsafe { *e.rest.get() }
@@ -144,7 +152,7 @@ impl Attachments {
 
     /// Changes every attachment in place.
     pub fn for_each(&mut self, mut change: impl FnMut(&mut Attachment)) {
-        for entry in entries().iter().filter(|e| e.addr.load(Relaxed) != 0) {
+        for entry in entries().iter().filter(|e| e.key.load(Relaxed) != 0) {
             // SAFETY: the session's lock is held (`&mut self`); one entry at a time is borrowed.
             change(unsafe { &mut *entry.rest.get() });
         }

@@ -7,7 +7,7 @@ use crate::config::config;
 use crate::errno::fail;
 use crate::lock;
 use crate::shm::{ShmCtl, to_shmid_ds};
-use crate::sys;
+use crate::sys::{self, NoCancel};
 use libc::shmid_ds;
 use std::ffi::c_int;
 use vshmem_abi::Kind;
@@ -48,6 +48,8 @@ pub unsafe fn ctl(real: ShmCtl, index: c_int, cmd: c_int, buf: *mut shmid_ds) ->
         // SAFETY: passed on as it came.
         return unsafe { real(index, cmd, buf) };
     }
+    // Reading SHMMNI goes through the C library's `open`, a cancellation point.
+    let _whole = NoCancel::begin();
     match cmd {
         SHM_STAT | SHM_STAT_ANY => match routed_index(index) {
             Some(routed) => stat(routed, cmd == SHM_STAT_ANY, buf),

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The lock of the library's state.
 //!
-//! A thread that holds it has all signals blocked, so no handler of the program runs in between
-//! and no cancellation ends the thread: the program's handlers may make the same calls. Only slow
-//! calls take it (those that map, unmap or ask `vshmemd`).
+//! A thread that holds it has all signals blocked, so no handler of the program runs in between:
+//! the program's handlers may make the same calls. It cannot be cancelled either. Only slow calls
+//! take it (those that map, unmap or ask `vshmemd`).
 //!
 //! The lock word names the thread. A child made by a raw `clone` while another thread held the
 //! lock has a lock whose holder is not in the child: it takes the lock from the absent one.
 
 use crate::session::Session;
-use crate::sys::{self, SignalMask};
+use crate::sys::{self, NoCancel, SignalMask};
 use rustix::thread::futex;
 use std::cell::UnsafeCell;
 use std::ops::{Deref, DerefMut};
@@ -40,10 +40,12 @@ static STATE: State = State {
 /// The right to use the session. Dropping it puts the signal mask back.
 pub struct Guard {
     mask: SignalMask,
+    cancel: Option<NoCancel>,
 }
 
 /// Blocks signals and takes the lock.
 pub fn enter() -> Guard {
+    let cancel = Some(NoCancel::begin());
     let mask = sys::block_signals();
     let tid = rustix::thread::gettid().as_raw_nonzero().get() as u32;
     if STATE
@@ -53,7 +55,7 @@ pub fn enter() -> Guard {
     {
         wait(tid);
     }
-    Guard { mask }
+    Guard { mask, cancel }
 }
 
 #[cold]
@@ -105,6 +107,7 @@ impl Guard {
     /// Keeps the lock over `fork`: it is given back by [`Guard::resume`] in parent and child.
     pub fn suspend_for_fork(mut self) {
         self.fork_mask = self.mask;
+        self.fork_cancel = self.cancel.take().map_or(0, NoCancel::suspend);
         std::mem::forget(self);
     }
 
@@ -113,8 +116,12 @@ impl Guard {
     /// # Safety
     /// The calling thread, or in a child the one it is a copy of, holds the lock and has no guard.
     pub unsafe fn resume() -> Self {
-        let mut guard = Self { mask: 0 };
+        let mut guard = Self {
+            mask: 0,
+            cancel: None,
+        };
         guard.mask = guard.fork_mask;
+        guard.cancel = Some(NoCancel::resume(guard.fork_cancel));
         guard
     }
 }

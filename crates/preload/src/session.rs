@@ -8,7 +8,7 @@ use crate::message;
 use crate::own_fd::OwnFd;
 use crate::sys::{self, SignalMask};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, UCred, sockopt};
 use std::ffi::c_int;
@@ -71,6 +71,8 @@ pub struct Session {
     pub(crate) child: Option<(OwnedFd, OwnedFd)>,
     /// During `fork`: the signal mask to put back.
     pub(crate) fork_mask: SignalMask,
+    /// During `fork`: whether the thread may be cancelled after it.
+    pub(crate) fork_cancel: c_int,
     /// The daemon that some earlier construct of this process belonged to is gone.
     pub restarted: bool,
 }
@@ -98,6 +100,7 @@ impl Session {
             attachments: Attachments::the_one(),
             child: None,
             fork_mask: 0,
+            fork_cancel: 0,
             restarted: false,
         }
     }
@@ -347,6 +350,13 @@ impl Session {
 
     /// Keeps a region's descriptor for the next attach.
     pub fn keep_region(&mut self, id: i32, writable: bool, fd: OwnedFd) -> Result<(), Errno> {
+        // The new descriptor may get the number of one that the program has closed, and lead to
+        // the same file: it must not be taken for that one when that one is dropped.
+        for place in &mut self.regions {
+            if place.as_ref().is_some_and(|old| old.fd.get().is_none()) {
+                *place = None;
+            }
+        }
         let fd = OwnFd::new(fd)?;
         if let Some(place) = self.regions.get_mut(self.next_region) {
             *place = Some(Region { id, writable, fd });
@@ -372,6 +382,27 @@ impl Session {
                 *place = None;
             }
         }
+    }
+
+    /// Closes descriptors that can be had again, where the program has no number left. `false`
+    /// if there is none whose number would help.
+    pub fn free_a_number(&mut self) -> bool {
+        // A program that has lowered the limit gets no number from what is above it.
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+        let limit = limit.current.unwrap_or(u64::MAX);
+        let helps = |fd: &OwnFd| fd.get().is_some_and(|fd| (fd.as_raw_fd() as u64) < limit);
+        let mut freed = false;
+        for place in &mut self.regions {
+            if place.as_ref().is_some_and(|region| helps(&region.fd)) {
+                *place = None;
+                freed = true;
+            }
+        }
+        if !freed && self.link.as_ref().is_some_and(helps) {
+            self.link = None;
+            freed = true;
+        }
+        freed
     }
 
     // Ids of the kernel that look like ours.

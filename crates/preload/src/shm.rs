@@ -264,7 +264,13 @@ fn attach(
     };
     let len = meta.size.div_ceil(page_size).saturating_mul(page_size) as usize;
     let remap = flags & libc::SHM_REMAP != 0;
-    if place.addr != 0 && !remap && place.addr.checked_add(len).is_none() {
+    // The kernel's check is of the bytes asked for; the whole pages are for mmap to judge (ENOMEM).
+    let bytes = if meta.huge_shift == 0 {
+        meta.size as usize
+    } else {
+        len
+    };
+    if place.addr != 0 && !remap && place.addr.checked_add(bytes).is_none() {
         return Err(libc::EINVAL);
     }
     if !session.attachments.reserve() {
@@ -284,7 +290,8 @@ fn attach(
     }
 
     let (directory, page) = session.connected()?;
-    let state = attach::begin(page, directory, slot, id, now());
+    // Without a time: an attach that fails after all leaves none behind.
+    let state = attach::begin(page, directory, slot, id, 0);
     let confirmed = match state {
         State::Live => Ok(()),
         State::Dest => session.call(about(Op::Confirm, id)).map(|_| ()),
@@ -300,6 +307,9 @@ fn attach(
             return Err(error);
         }
     };
+    if let Some(page) = session.page() {
+        attach::stamp(page, slot, id, now());
+    }
     drop_replaced(session, addr, len);
     let generation = session.generation();
     session.attachments.insert(Attachment {
@@ -410,10 +420,14 @@ fn detach(session: &mut Guard, attachment: &Attachment) -> Result<(), c_int> {
         // SAFETY: the range is part of the attachment, which the caller gives up.
         let _ = unsafe { rustix::mm::munmap(start as *mut c_void, len) };
     };
-    let pieces = match maps::pieces(attachment, unmap) {
+    let mut pieces = maps::pieces(attachment, unmap);
+    // Looking takes a descriptor.
+    while matches!(pieces, Err(Errno::MFILE)) && session.free_a_number() {
+        pieces = maps::pieces(attachment, unmap);
+    }
+    let pieces = match pieces {
         Ok(pieces) => pieces,
-        // No descriptor left to look with. Better to fail than to unmap what may be the
-        // program's own by now.
+        // None to be had. Better to fail than to unmap what may be the program's own by now.
         Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM)) => {
             return Err(error.raw_os_error());
         }

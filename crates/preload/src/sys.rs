@@ -80,6 +80,50 @@ pub fn restore_signals(mask: SignalMask) {
     };
 }
 
+unsafe extern "C" {
+    /// Not in the libc crate. Sets one word of the thread; makes no system call.
+    fn pthread_setcancelstate(state: c_int, old: *mut c_int) -> c_int;
+}
+
+/// `PTHREAD_CANCEL_DISABLE` of `pthread.h`.
+const CANCEL_DISABLE: c_int = 1;
+
+/// Keeps this thread from being cancelled for as long as it lives. No call of System V shared
+/// memory is a cancellation point, but `close` is one, which every owned descriptor ends with:
+/// a cancelled thread would end there, with the lock held.
+pub struct NoCancel {
+    old: c_int,
+}
+
+impl NoCancel {
+    /// From now on.
+    pub fn begin() -> Self {
+        let mut old = 0;
+        // SAFETY: the pointer is to a local.
+        unsafe { pthread_setcancelstate(CANCEL_DISABLE, &raw mut old) };
+        Self { old }
+    }
+
+    /// Puts it away without an end.
+    pub fn suspend(self) -> c_int {
+        let old = self.old;
+        std::mem::forget(self);
+        old
+    }
+
+    /// Takes up what [`Self::suspend`] put away in this thread.
+    pub fn resume(old: c_int) -> Self {
+        Self { old }
+    }
+}
+
+impl Drop for NoCancel {
+    fn drop(&mut self) {
+        // SAFETY: a null pointer is allowed where the old state does not matter.
+        unsafe { pthread_setcancelstate(self.old, std::ptr::null_mut()) };
+    }
+}
+
 /// Whether the thread `tid` belongs to this process.
 pub fn is_own_thread(tid: u32) -> bool {
     let pid = own_pid();
