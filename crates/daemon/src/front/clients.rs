@@ -7,6 +7,7 @@
 
 use super::creation::random;
 use super::maps::{self, FileId};
+use rustix::fs::SealFlags;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -27,9 +28,19 @@ pub struct Client {
 }
 
 impl Client {
-    /// Whether the process is there. One that has not mapped its page yet is believed to be.
+    /// Whether the process is there. One that has not mapped its page yet, and so has not written
+    /// its pid, is believed to be.
     pub fn lives(&self) -> bool {
-        self.page.pid() == 0 || self.page.still_mapped()
+        self.page.pid() <= 0 || self.page.still_mapped()
+    }
+
+    /// Whether something is left of the process whose connection, or which itself, has ended.
+    pub fn is_left(&self) -> bool {
+        // With this seal no other can be added, so the page is no witness any more. No client of
+        // ours adds it: whoever did is believed to have ended.
+        let sealed = rustix::fs::fcntl_get_seals(self.page.fd())
+            .is_ok_and(|seals| seals.contains(SealFlags::SEAL));
+        !sealed && self.page.still_mapped()
     }
 
     /// Remembers which process this is, and returns the descriptor that becomes readable when it
@@ -188,6 +199,16 @@ mod tests {
         assert_eq!(client.own_pid(), 42);
         drop(mine);
         assert!(!client.lives());
+    }
+
+    #[test]
+    fn a_client_that_seals_its_page_is_not_kept_for_ever() {
+        let mut clients = Clients::new();
+        let client = clients.add(1).unwrap();
+        let _mine = PageMine::map(client.page.fd(), 42).unwrap();
+        assert!(client.is_left());
+        rustix::fs::fcntl_add_seals(client.page.fd(), SealFlags::SEAL).unwrap();
+        assert!(!client.is_left());
     }
 
     #[test]

@@ -194,7 +194,7 @@ impl Domain {
 
     /// Looks at them: what is over by now is cleared away.
     pub fn look_at_leftovers(&mut self) {
-        let over = |client: &Client| !client.page.still_mapped();
+        let over = |client: &Client| !client.is_left();
         let ended: Vec<u64> = self
             .clients
             .ending()
@@ -232,7 +232,7 @@ impl Domain {
         let Some(client) = self.clients.get_mut(number) else {
             return;
         };
-        if client.page.still_mapped() {
+        if client.is_left() {
             // It has closed its descriptors, or the kernel is not done with it.
             client.ending = true;
         } else {
@@ -248,7 +248,7 @@ impl Domain {
         };
         self.orphaned.push(number);
         // One that never was there (a fork that failed) has not detached anything.
-        let was_there = client.page.pid() != 0;
+        let was_there = client.page.pid() > 0;
         let now = now();
         for (id, known) in self.constructs.iter_mut() {
             let mut usage = client.page.usage(known.slot, id, self.domid);

@@ -51,6 +51,7 @@ pub fn run(args: &FrontArgs) -> Result<(), DaemonError> {
     let signals = server::signal_fd()?;
     let _pid = PidFile::take(&paths::pid_file(&args.dir, &args.domain))?;
     server::raise_descriptor_limit();
+    set_memory_aside();
     let mut link = Link::connect(&args.dir).map_err(DaemonError::io(format!(
         "cannot connect to the back-end at {} (start one with: vshmemd --backend --dir {})",
         paths::backend_socket(&args.dir).display(),
@@ -66,6 +67,20 @@ pub fn run(args: &FrontArgs) -> Result<(), DaemonError> {
     tracing::info!(domain = args.domain, domid, generation, "serving");
     server::ready(args.ready_fd);
     front.serve().map_err(DaemonError::io("epoll"))
+}
+
+/// Has the heap take address space for thousands of constructs at once. What cannot be made when
+/// memory runs out is refused with an errno; the daemon's own books have to go on.
+fn set_memory_aside() {
+    const ASIDE: libc::c_int = 16 << 20;
+    // SAFETY: these set numbers that the allocator reads when it grows or shrinks the heap.
+    unsafe {
+        libc::mallopt(libc::M_TOP_PAD, ASIDE);
+        // Also large tables are to come from there.
+        libc::mallopt(libc::M_MMAP_THRESHOLD, ASIDE);
+    }
+    // Too large for what the heap has now, so it grows, and by so much more.
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(1 << 20)));
 }
 
 /// Makes the domain known to the back-end; returns its number and its connection to the hub.

@@ -336,7 +336,7 @@ impl Front {
             .clients
             .iter()
             .filter(|&(other, client)| {
-                let uses = client.page.pid() != 0 || client.page.attached().next().is_some();
+                let uses = client.page.pid() > 0 || client.page.attached().next().is_some();
                 other != number && uses && client.lives()
             });
         let value = present.count() as i32;
