@@ -13,12 +13,18 @@ use vshmem_abi::layout::Directory;
 use vshmem_abi::wire::State;
 
 /// Counts an attachment of `id` and returns the state the segment is in. On anything but
-/// [`State::Live`] the caller asks `vshmemd`, or takes the count back with [`cancel`].
+/// [`State::Live`] the caller asks `vshmemd`, or takes the count back with [`cancel`]. `now` is the
+/// time of the attach, 0 when it is not sure yet that it will succeed ([`stamp`]).
 pub fn begin(page: &PageMine, directory: &Directory, slot: u32, id: i32, now: i64) -> State {
     page.add(slot, id, now);
     // Pairs with the fence in `DirectoryWriter::update`.
     fence(SeqCst);
     state_of(directory, slot, id)
+}
+
+/// Notes the time of an attachment that [`begin`] counted without one.
+pub fn stamp(page: &PageMine, slot: u32, id: i32, now: i64) {
+    page.stamp(slot, id, now);
 }
 
 /// Takes back an attachment that [`begin`] counted and that did not come to be.

@@ -168,6 +168,14 @@ impl PageMine {
         entry.count.fetch_add(1, SeqCst);
     }
 
+    /// Notes `now` as the time of the last attach of `id`.
+    pub(crate) fn stamp(&self, slot: u32, id: i32, now: i64) {
+        let entry = self.map.attach.get(slot as usize);
+        if let Some(entry) = entry.filter(|entry| entry.id.load(Relaxed) == id) {
+            entry.atime.store(now, Relaxed);
+        }
+    }
+
     /// Takes one attachment off the count and returns what is left. `now` 0 leaves the time of
     /// the last detach alone (the attachment never came to be).
     pub(crate) fn sub(&self, slot: u32, id: i32, now: i64) -> u32 {
