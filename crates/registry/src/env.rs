@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the registrar needs from outside: other domains, the time, the kernel's settings.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::time::{SystemTime, UNIX_EPOCH};
 use vshmem_abi::Domid;
 use vshmem_abi::limits::ShmLimits;
@@ -31,8 +33,30 @@ pub trait Environment {
 }
 
 /// The machine's clock and the kernel's settings.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct System;
+#[derive(Debug)]
+pub struct System {
+    max: Setting,
+    all: Setting,
+    mni: Setting,
+}
+
+impl System {
+    /// Opens the kernel's settings; one that cannot be opened has the kernel's default.
+    pub fn new() -> Self {
+        let default = ShmLimits::DEFAULT;
+        Self {
+            max: Setting::open("/proc/sys/kernel/shmmax", default.max),
+            all: Setting::open("/proc/sys/kernel/shmall", default.all),
+            mni: Setting::open("/proc/sys/kernel/shmmni", default.mni),
+        }
+    }
+}
+
+impl Default for System {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 impl Environment for System {
     fn now(&self) -> i64 {
@@ -41,6 +65,58 @@ impl Environment for System {
     }
 
     fn shm_limits(&self) -> ShmLimits {
-        ShmLimits::read()
+        ShmLimits {
+            max: self.max.read(),
+            all: self.all.read(),
+            mni: self.mni.read(),
+        }
+    }
+}
+
+/// A file of one number, kept open: each creation of a segment asks, and to open three files
+/// takes as long as all the rest of it.
+#[derive(Debug)]
+struct Setting {
+    file: Option<File>,
+    default: u64,
+}
+
+impl Setting {
+    fn open(path: &str, default: u64) -> Self {
+        Self {
+            file: File::open(path).ok(),
+            default,
+        }
+    }
+
+    fn read(&self) -> u64 {
+        let mut text = [0; 32];
+        let read = self
+            .file
+            .as_ref()
+            .and_then(|f| f.read_at(&mut text, 0).ok());
+        read.and_then(|len| str::from_utf8(&text[..len]).ok())
+            .and_then(|text| text.trim().parse().ok())
+            .unwrap_or(self.default)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limits_are_the_kernels() {
+        assert_eq!(System::new().shm_limits(), ShmLimits::read());
+    }
+
+    #[test]
+    fn a_setting_is_read_anew_each_time_and_has_a_default() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let setting = Setting::open(file.path().to_str().unwrap(), 5);
+        assert_eq!(setting.read(), 5);
+        std::fs::write(file.path(), "7\n").unwrap();
+        assert_eq!(setting.read(), 7);
+        assert_eq!(Setting::open("/nowhere/at/all", 6).read(), 6);
     }
 }

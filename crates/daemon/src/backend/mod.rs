@@ -111,7 +111,7 @@ impl Backend {
             listener,
             _signals: signals,
             hub,
-            registrar: Registrar::new(System),
+            registrar: Registrar::new(System::new()),
             links: Links::new(patience),
             newcomers: BTreeMap::new(),
             next_token: FIRST_NEWCOMER,
