@@ -18,8 +18,8 @@
 /* Patience with a peer that does not move, in seconds: far longer than any scheduler takes. */
 #define PATIENCE_S 30
 
-/* Spins before the core is offered to others: longer than a turn on two cores takes, so that
- * there the kernel is never called. */
+/* Spins before the core is offered to others, about a millisecond: far longer than a turn on two
+ * cores takes, and long enough not to lose the core each time that the peer has lost its own. */
 #define SPINS 20000
 
 /* What to do when a segment of that key is there already. */
@@ -57,15 +57,29 @@ static inline void relax(void)
 #endif
 }
 
+/* How long spinning can pay: not at all where the peer runs only while this process does not. */
+static inline unsigned useful_spins(void)
+{
+	static int cores;
+
+	if (cores == 0) {
+		cpu_set_t set;
+
+		cores = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+	}
+	return cores > 1 ? SPINS : 0;
+}
+
 /* Waits until *word is not 0 and returns it. After many spins each further look gives the core
  * away first, so that two processes on one core get on as well. */
 static inline unsigned spin_until_set(atomic_uint *word)
 {
+	const unsigned limit = useful_spins();
 	int64_t give_up = 0;
 	unsigned value;
 
 	for (unsigned spins = 0; (value = atomic_load_explicit(word, memory_order_acquire)) == 0;) {
-		if (spins < SPINS) {
+		if (spins < limit) {
 			spins++;
 			relax();
 			continue;

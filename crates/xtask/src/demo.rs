@@ -9,14 +9,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Runs of each kind and size; the median is shown.
-const REPETITIONS: usize = 5;
+const REPETITIONS: usize = 7;
 
 /// Bytes that change hands, and iterations that take long enough to measure and no longer:
 /// through memory, and through TCP.
 const SIZES: [(usize, u32, u32); 3] = [
-    (8, 100_000, 4_000),
-    (4096, 50_000, 4_000),
-    (65536, 5_000, 1_500),
+    (8, 20_000, 2_000),
+    (4096, 10_000, 2_000),
+    (65536, 2_000, 700),
 ];
 
 /// Shows everything.
@@ -109,7 +109,9 @@ fn meet(world: &World) -> Result<()> {
     let mut writer = Program::start(world.run("alpha", &hello, &["write", "--key", key]))?;
     quote("alpha", &writer.line()?);
     println!("\nWhat there is now, as `vshmem ls` shows it:\n");
-    quote("ls", &programs::output(world.vshmem(&["ls"]))?);
+    for line in programs::output(world.vshmem(&["ls"]))?.lines() {
+        println!("  {line}");
+    }
     println!("\nThe same program asks the kernel for that key, without Vshmem:\n");
     quote("kernel", &kernel_has_none(&hello, key)?);
     println!("\nIn domain beta, it finds what alpha wrote:\n");
@@ -157,7 +159,7 @@ fn race(world: &World) -> Result<()> {
         }
         let [vshmem, kernel, tcp] = times.map(median);
         println!(
-            "  {size:8} {:10.3} {:10.3} {:10.3} {:15.0}",
+            "  {size:8} {:10.3} {:10.3} {:10.3} {:15.1}",
             vshmem / 1000.0,
             kernel / 1000.0,
             tcp / 1000.0,
