@@ -22,6 +22,8 @@ pub fn text(errno: i32) -> &'static str {
     match nix::errno::Errno::from_raw(errno) {
         // What a socket says when its time is over.
         nix::errno::Errno::EAGAIN => "no answer in time",
+        // What vshmemd says of a question that it would have to pass on.
+        nix::errno::Errno::ENODEV => "it has no back-end that answers",
         errno => errno.desc(),
     }
 }

@@ -179,8 +179,8 @@ fn request(world: &World, name: &str, what: Shutdown) -> Result<i32, Refusal> {
 pub fn stop_without_back_end(world: &World, name: &str, running: &Running) -> Result<(), Failure> {
     stop_domain(world, name, running, false).map_err(|failure| {
         Failure::new(format!(
-            "the back-end of domain {name} is gone, and the domain has to start anew, which would \
-             end its segments: {failure}; `vshmem down --domain {name} --force` does so"
+            "domain {name} has lost its back-end and has to start anew, but cannot be stopped: \
+             {failure} (`vshmem down --domain {name} --force`, which ends its segments)"
         ))
     })
 }

@@ -145,11 +145,18 @@ fn start(world: &World, name: &str) -> Result<(), Failure> {
     Err(Failure::new(format!(
         "{who} {problem}; {}see {}",
         match said.as_str() {
+            // What it said found no room in its log either.
+            "" if is_full(world.dir()) => "there is no space left on the disk; ".to_owned(),
             "" => String::new(),
             said => format!("it said:\n{said}\n"),
         },
         log_path.display()
     )))
+}
+
+/// Whether nothing more can be written there.
+fn is_full(dir: &Path) -> bool {
+    rustix::fs::statvfs(dir).is_ok_and(|disk| disk.f_bavail == 0 || disk.f_ffree == 0)
 }
 
 fn open_log(path: &Path) -> Result<std::fs::File, Failure> {
