@@ -14,6 +14,18 @@
 //!
 //! Where to begin reading: [`hooks`] has the exported functions, [`shm`] what they do.
 
+// A panic would end, or mislead, somebody else's program.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
+
 mod attachments;
 mod config;
 mod errno;
