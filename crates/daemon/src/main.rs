@@ -34,14 +34,14 @@ struct Args {
     #[arg(long, value_name = "FD", value_parser = clap::value_parser!(RawFd).range(3..))]
     ready_fd: Option<RawFd>,
 
-    /// Pages that one domain may have granted at a time
+    /// For the back-end: pages that one domain may have granted at a time
     #[arg(long, value_name = "PAGES", env = "VSHMEM_GRANT_LIMIT",
-          default_value_t = vshmem_gnt::Limits::DEFAULT.grants, conflicts_with = "domain")]
+          default_value_t = vshmem_gnt::Limits::DEFAULT.grants)]
     grant_limit: u64,
 
-    /// Event channels that one domain may have at a time
+    /// For the back-end: event channels that one domain may have at a time
     #[arg(long, value_name = "NUMBER", env = "VSHMEM_EVTCHN_LIMIT",
-          default_value_t = vshmem_gnt::Limits::DEFAULT.channels, conflicts_with = "domain")]
+          default_value_t = vshmem_gnt::Limits::DEFAULT.channels)]
     evtchn_limit: u32,
 }
 
