@@ -84,3 +84,23 @@ fn main() -> ExitCode {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_daemon_is_one_of_the_two_parts() {
+        assert!(Args::try_parse_from(["vshmemd"]).is_err());
+        assert!(Args::try_parse_from(["vshmemd", "--backend", "--domain", "a"]).is_err());
+        assert!(Args::try_parse_from(["vshmemd", "--domain", "a/b"]).is_err());
+        assert!(Args::try_parse_from(["vshmemd", "--backend", "--ready-fd", "1"]).is_err());
+    }
+
+    #[test]
+    fn limits_in_the_environment_of_both_do_not_keep_a_front_end_from_starting() {
+        let limits = ["--grant-limit", "2", "--evtchn-limit", "3"];
+        let args = ["vshmemd", "--domain", "a"].into_iter().chain(limits);
+        assert!(Args::try_parse_from(args).is_ok());
+    }
+}
