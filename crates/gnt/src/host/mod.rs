@@ -2,7 +2,7 @@
 //! The host port: several domains on one kernel.
 //!
 //! Regions are memfds, event channels are pairs of eventfds. The [`hub`] stands in for the
-//! hypervisor; [`HostPort`] is a domain's connection to it. One [`HubMsg`] asks, one answers;
+//! hypervisor; [`HostPort`] is a domain's connection to it. One message asks, one answers;
 //! the hub never speaks first.
 
 mod client;
