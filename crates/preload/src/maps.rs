@@ -111,14 +111,24 @@ pub fn pieces(
 
 /// Whether anything of `attachment` is still mapped where `shmat` put it.
 pub fn any_left(attachment: &Attachment) -> Result<bool, Errno> {
+    any(|line| piece_of(attachment, line).is_some())
+}
+
+/// Whether anything at all is mapped in the range.
+pub fn is_taken(start: usize, end: usize) -> Result<bool, Errno> {
+    // The page of vsyscalls that the file ends with belongs to no process.
+    any(|line| line.start < end && start < line.end && line.end <= isize::MAX as usize)
+}
+
+fn any(wanted: impl Fn(&Line) -> bool) -> Result<bool, Errno> {
     let file = rustix::fs::open(
         "/proc/self/maps",
         OFlags::RDONLY | OFlags::CLOEXEC,
         Mode::empty(),
     )?;
-    let mut left = false;
-    scan(&file, |line| left |= piece_of(attachment, &line).is_some())?;
-    Ok(left)
+    let mut found = false;
+    scan(&file, |line| found |= wanted(&line))?;
+    Ok(found)
 }
 
 fn scan(file: &OwnedFd, mut each: impl FnMut(Line)) -> Result<(), Errno> {

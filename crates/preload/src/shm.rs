@@ -358,6 +358,15 @@ fn map(
     match mapped {
         Ok(at) => Ok((at as usize, file)),
         Err(Errno::EXIST) => Err(libc::EINVAL),
+        // Too large for its place; shmat looks first whether that is free.
+        Err(Errno::NOMEM) if place.addr != 0 && !remap => {
+            let taken = maps::is_taken(place.addr, place.addr.saturating_add(len));
+            Err(if taken == Ok(true) {
+                libc::EINVAL
+            } else {
+                libc::ENOMEM
+            })
+        }
         Err(error) => Err(error.raw_os_error()),
     }
 }

@@ -2,7 +2,7 @@
 //! Whether a segment may be made: the rules of the kernel's `newseg` (`ipc/shm.c`) that are not
 //! about keys, and the draw of ids.
 
-use super::creds::{Caller, limit_of_process};
+use super::creds::Caller;
 use rustix::io::Errno;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -83,8 +83,13 @@ impl Rules {
                 std::path::Path::new(&format!("/sys/kernel/mm/hugepages/hugepages-{kib}kB"))
                     .exists()
             })?;
-            if !may_use_huge_pages(caller, size) {
+            if !may_use_huge_pages(caller) {
                 return Err(Errno::PERM);
+            }
+            // There is no pool of that many pages, and no file either.
+            let len = size.checked_next_multiple_of(1 << huge_shift);
+            if len.is_none_or(|len| len > i64::MAX as u64) {
+                return Err(Errno::NOMEM);
             }
             return Ok(Plan { size, huge_shift });
         }
@@ -170,16 +175,11 @@ fn huge_shift(
     }
 }
 
-/// `can_do_hugetlb_shm` (`mm/hugetlb.c`), and the locked memory that others may use for it.
-fn may_use_huge_pages(caller: &Caller, size: u64) -> bool {
-    if caller.uid == 0 {
-        return true;
-    }
-    let group = vshmem_abi::limits::setting("/proc/sys/vm/hugetlb_shm_group");
-    if group.is_some_and(|gid| caller.in_group(gid as u32, None)) {
-        return true;
-    }
-    limit_of_process(caller.pid, "Max locked memory").is_some_and(|limit| size <= limit)
+/// `can_do_hugetlb_shm` (`mm/hugetlb.c`). A limit of locked memory gives no right any more since
+/// Linux 5.18.
+fn may_use_huge_pages(caller: &Caller) -> bool {
+    let group = || vshmem_abi::limits::setting("/proc/sys/vm/hugetlb_shm_group");
+    caller.uid == 0 || group().is_some_and(|gid| caller.in_group(gid as u32, None))
 }
 
 /// Ids to offer for new constructs: drawn and checked while nobody waits, replaced when used.

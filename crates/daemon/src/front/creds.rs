@@ -169,24 +169,6 @@ impl Receiver {
 /// The operation whose version mismatch is answered, not cut off: the client says which it has.
 const HELLO: u32 = vshmem_abi::wire::Op::Hello as u32;
 
-/// A limit that another process has, in bytes: the soft one of the line of `/proc/PID/limits`
-/// that begins with `name`. `None` when it cannot be read.
-pub fn limit_of_process(pid: i32, name: &str) -> Option<u64> {
-    if pid <= 0 {
-        return None;
-    }
-    let text = std::fs::read_to_string(format!("/proc/{pid}/limits")).ok()?;
-    limit_line(&text, name)
-}
-
-fn limit_line(text: &str, name: &str) -> Option<u64> {
-    let line = text.lines().find_map(|l| l.strip_prefix(name))?;
-    match line.split_whitespace().next()? {
-        "unlimited" => Some(u64::MAX),
-        number => number.parse().ok(),
-    }
-}
-
 /// For `map_err` of standard library calls: the errno, or `EIO` where there was none.
 pub fn errno_of(error: &std::io::Error) -> Errno {
     Errno::from_io_error(error).unwrap_or(Errno::IO)
@@ -298,17 +280,13 @@ mod tests {
     }
 
     #[test]
-    fn groups_and_limits_are_read_as_proc_writes_them() {
+    fn groups_are_read_as_proc_writes_them() {
         assert_eq!(
             groups_line("Name:\tx\nGroups:\t4 27 1000 \nNStgid:\t1\n"),
             Some(vec![4, 27, 1000])
         );
         assert_eq!(groups_line("Groups:\t \n"), Some(vec![]));
         assert_eq!(groups_line("Name:\tx\n"), None);
-        let limits = "Max processes             127       127      processes\n\
-                      Max locked memory         8388608              unlimited  bytes\n";
-        assert_eq!(limit_line(limits, "Max locked memory"), Some(8_388_608));
-        assert_eq!(limit_line(limits, "Max nothing"), None);
     }
 
     #[test]

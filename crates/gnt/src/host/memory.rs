@@ -51,11 +51,13 @@ impl HostRegion {
             shift @ 13..=40 => 1 << shift,
             _ => return Err(PortError::BadArgument),
         };
-        // The kernel's sizes are signed.
+        // The kernel's sizes are signed: the very largest file does not fill its last page.
+        const LARGEST: u64 = i64::MAX as u64;
         let len = bytes
             .checked_next_multiple_of(page)
-            .filter(|&len| len > 0 && i64::try_from(len).is_ok())
-            .ok_or(PortError::BadArgument)?;
+            .filter(|&len| len > 0 && bytes <= LARGEST)
+            .ok_or(PortError::BadArgument)?
+            .min(LARGEST);
         let fd = memfd(options.huge_shift).map_err(to_error)?;
         let prepare = || -> Result<(), Errno> {
             // A client that was given a read-only descriptor must not open it anew for writing.
