@@ -8,6 +8,7 @@ use std::io::{Read, Seek, Write};
 use std::os::fd::AsFd;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
+use crate::program::in_own_namespace;
 use crate::{World, cc};
 
 /// What `IPC_STAT` told an actor.
@@ -39,12 +40,18 @@ pub struct Actor {
 }
 
 impl Actor {
-    /// Starts an actor of `domain`, with all keys routed.
+    /// Starts an actor of `domain`, with all keys routed; as root in an IPC namespace of its own,
+    /// so that it lists nothing of the kernel's that others have.
     pub fn of(world: &World, domain: &str) -> Self {
-        Self::start(world.run(domain, "all,private", cc("actor")))
+        let command = world.run(domain, "all,private", cc("actor"));
+        Self::start(if nix::unistd::geteuid().is_root() {
+            in_own_namespace(&command)
+        } else {
+            command
+        })
     }
 
-    /// Starts the command, which has to become an actor.
+    /// Starts the command, which has to become an actor, and waits until it is one.
     pub fn start(mut command: Command) -> Self {
         let stderr = tempfile::tempfile().expect("temporary file");
         let mut child = command
@@ -55,13 +62,15 @@ impl Actor {
             .unwrap_or_else(|e| panic!("{command:?}: {e}"));
         let stdin = child.stdin.take().expect("stdin");
         let stdout = child.stdout.take().expect("stdout");
-        Self {
+        let mut actor = Self {
             child,
             stdin,
             stdout,
             stderr,
             unread: Vec::new(),
-        }
+        };
+        actor.ok("up");
+        actor
     }
 
     /// Its pid.

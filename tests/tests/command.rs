@@ -163,6 +163,16 @@ fn two_directories_are_two_worlds() {
     assert!(list.contains(&first.to_string()) && !list.contains(&second.to_string()));
 }
 
+/// A segment made in domain a is found in b: both daemons are enrolled at one back-end.
+fn works(world: &World) {
+    let (mut a, mut b) = (Actor::of(world, "a"), Actor::of(world, "b"));
+    let id = a.make(0x306, 4096);
+    a.ok(&format!("at {id} 0"));
+    b.ok(&format!("at {id} 0"));
+    assert_eq!((a.nattch(id), b.nattch(id)), (2, 2));
+    assert_eq!((a.said(), b.said()), (String::new(), String::new()));
+}
+
 #[test]
 fn a_run_after_daemons_were_killed_starts_new_ones() {
     for killed in [
@@ -172,20 +182,35 @@ fn a_run_after_daemons_were_killed_starts_new_ones() {
         &["a", "backend"],
     ] {
         let world = World::new();
-        let mut before = Actor::of(&world, "a");
-        before.make(0x305, 4096);
+        world.up("a");
         for name in killed {
             world.kill_and_wait(name);
         }
-        let mut after = Actor::of(&world, "a");
-        let id = after.make(0x306, 4096);
-        after.ok(&format!("at {id} 0"));
-        assert_eq!(after.nattch(id), 1, "{killed:?}");
-        // The other domain finds it, so the two daemons are enrolled at one back-end.
-        let mut other = Actor::of(&world, "b");
-        assert_eq!(other.ok("get 0x306 0 0"), id, "{killed:?}");
-        assert_eq!(after.said(), "");
+        works(&world);
     }
+    // With clients in it, a domain whose own daemon was killed starts anew as well.
+    let world = World::new();
+    let mut client = Actor::of(&world, "a");
+    client.make(0x305, 4096);
+    world.kill_and_wait("a");
+    works(&world);
+}
+
+#[test]
+fn a_run_in_a_domain_that_lost_its_back_end_under_clients_says_what_to_do() {
+    let world = World::new();
+    let mut client = Actor::of(&world, "a");
+    let id = client.make(0x305, 4096);
+    client.ok(&format!("at {id} 0"));
+    world.kill_and_wait("backend");
+    let ended = run_to_end(world.run("a", "all", "true"));
+    assert!(!ended.status.success(), "{ended:?}");
+    assert!(ended.stderr.contains("back-end"), "{ended:?}");
+    assert!(ended.stderr.contains("--force"), "{ended:?}");
+    assert_eq!(client.ok("poke 0 0 1"), 0);
+    let ended = run_to_end(world.vshmem(&["down", "--domain", "a", "--force"]));
+    assert!(ended.status.success(), "{ended:?}");
+    works(&world);
 }
 
 #[test]

@@ -83,7 +83,8 @@ fn as_many_segments_as_the_kernel_allows_and_not_one_more() {
         assert_eq!(a.ok("drop"), most - 1);
         assert_eq!(segments(&world, "a"), []);
         wait_until("the descriptors are closed", || {
-            open_descriptors(&world) == before
+            let now = open_descriptors(&world);
+            now.iter().zip(before).all(|(now, before)| *now <= before)
         });
         *sum = ["a", "b", "backend"]
             .iter()
@@ -139,7 +140,7 @@ fn a_daemon_without_descriptors_says_so_and_recovers() {
     late.ok(&format!("rm {made}"));
     late.kill();
     wait_until("descriptors are as before", || {
-        descriptors(pid).len() == before
+        descriptors(pid).len() <= before
     });
     assert_eq!(world.pid("a"), pid);
 }
@@ -309,6 +310,7 @@ fn with_the_disk_full_daemons_go_on_serving() {
     let disk = SmallDisk::new(&world);
     let (mut a, mut b) = (Actor::of(&world, "a"), Actor::of(&world, "b"));
     let id = a.make(0x560, 4096);
+    assert_eq!(b.ok("get 0x560 0 0"), id);
     disk.fill();
     b.ok(&format!("at {id} 0"));
     let mut late = Actor::of(&world, "a");
@@ -324,7 +326,7 @@ fn with_the_disk_full_daemons_go_on_serving() {
     // A domain that cannot be started is told why; one that can, works.
     let ended = run_to_end(world.run("c", "all", "true"));
     assert!(
-        ended.status.success() || ended.stderr.contains("No space left"),
+        ended.status.success() || ended.stderr.contains("no space left"),
         "{ended:?}"
     );
     std::fs::remove_file(disk.0.join("full")).expect("rm");
@@ -344,7 +346,7 @@ fn a_world_on_a_full_disk_is_refused_with_the_reason() {
     disk.fill();
     let ended = run_to_end(world.run("a", "all", "true"));
     assert!(!ended.status.success(), "{ended:?}");
-    assert!(ended.stderr.contains("No space left"), "{ended:?}");
+    assert!(ended.stderr.contains("no space left"), "{ended:?}");
     std::fs::remove_file(disk.0.join("full")).expect("rm");
     Actor::of(&world, "a").make(0x570, 4096);
 }
@@ -400,7 +402,7 @@ fn clients_that_connect_and_say_nothing_take_nothing_from_others() {
         a.ok(&format!("dt {n}"));
         drop(connections);
         wait_until("descriptors are as before", || {
-            descriptors(pid).len() == before
+            descriptors(pid).len() <= before
         });
     }
     assert_eq!(world.pid("a"), pid);

@@ -154,9 +154,11 @@ fn while_the_back_end_is_away_constructs_go_on_and_nothing_hangs() {
     }
     a.ok("dt 0");
     b.ok("dt 0");
-    // A new back-end knows nothing of before; a run in each domain brings all up again.
-    world.up("a");
-    world.up("b");
+    // A new back-end knows nothing of before: the domains have to start anew as well.
+    for domain in ["a", "b"] {
+        vshmem_tests::succeed(world.vshmem(&["down", "--domain", domain, "--force"]));
+        world.up(domain);
+    }
     let (mut c, mut d) = (Actor::of(&world, "a"), Actor::of(&world, "b"));
     let id = c.make(0x432, 4096);
     assert_eq!(d.ok("get 0x432 0 0"), id);

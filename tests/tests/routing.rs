@@ -104,7 +104,7 @@ fn a_bad_list_of_keys_ends_the_program_before_main() {
         ("0", "'0'"),
         ("0x100000000", "'0x100000000'"),
         ("all,privat", "'privat'"),
-        ("-1", "'-1'"),
+        ("0x-1", "'0x-1'"),
         (list65.as_str(), "'65'"),
     ] {
         // The program would say more, and take its status from it.

@@ -94,6 +94,8 @@ struct Backend {
     next_token: u64,
     /// No connections are taken before.
     resume: Option<Instant>,
+    /// There was no descriptor for the last one who came, and the log says so.
+    starved: bool,
 }
 
 impl Backend {
@@ -116,6 +118,7 @@ impl Backend {
             newcomers: BTreeMap::new(),
             next_token: FIRST_NEWCOMER,
             resume: None,
+            starved: false,
         })
     }
 
@@ -188,15 +191,23 @@ impl Backend {
     fn accept(&mut self) {
         loop {
             match self.listener.accept() {
-                Ok(Some(socket)) => self.admit(socket),
+                Ok(Some(socket)) => {
+                    self.starved = false;
+                    self.admit(socket);
+                }
                 Ok(None) => return,
                 Err(errno) => {
                     // One that says nothing gives way to one that may have something to say.
                     if self.newcomers.pop_first().is_none() {
-                        tracing::error!(
-                            %errno,
-                            "cannot take a connection; raise the limit of open files (ulimit -n)"
-                        );
+                        // Once, not at each attempt for as long as it lasts.
+                        if !self.starved {
+                            tracing::error!(
+                                %errno,
+                                "cannot take a connection; raise the limit of open files \
+                                 (ulimit -n)"
+                            );
+                        }
+                        self.starved = true;
                         if self.epoll.remove(&self.listener).is_ok() {
                             self.resume = Some(Instant::now() + PAUSE);
                         }

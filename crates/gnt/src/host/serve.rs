@@ -182,7 +182,8 @@ fn handle(
     let op = HubOp::from_raw(request.op).ok_or(PortError::BadArgument)?;
     match op {
         HubOp::Grant => {
-            let memory = fds[0].take().ok_or(PortError::BadArgument)?;
+            // One is always sent along: it found no room here.
+            let memory = fds[0].take().ok_or(PortError::TooManyDescriptors)?;
             answer.number = hub.grant(domid, request.domid, memory)?.0;
             Ok(Vec::new())
         }
