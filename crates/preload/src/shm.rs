@@ -347,10 +347,12 @@ fn map(
 ) -> Result<Mapped, c_int> {
     let (fd, file) = session.region(id, writable).ok_or(libc::EMFILE)?;
     let how = match (place.fixed, remap || place.addr == 0) {
-        (false, _) => MapFlags::SHARED,
-        (true, true) => MapFlags::SHARED | MapFlags::FIXED,
-        (true, false) => MapFlags::SHARED | MapFlags::FIXED_NOREPLACE,
+        (false, _) => MapFlags::empty(),
+        (true, true) => MapFlags::FIXED,
+        (true, false) => MapFlags::FIXED_NOREPLACE,
     };
+    // Huge pages were reserved when the segment was made, or were not to be.
+    let how = how | MapFlags::SHARED | MapFlags::NORESERVE;
     // SAFETY: without SHM_REMAP nothing that is mapped is replaced (the kernel picks a free place
     // or refuses), but for page zero, which `shmat` maps for those who may; with it the caller
     // has given up what is there.
