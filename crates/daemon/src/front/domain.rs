@@ -14,10 +14,6 @@ use vshmem_engine::directory::DirectoryWriter;
 use vshmem_gnt::host::HostPort;
 use vshmem_gnt::{Port, PortError};
 
-/// How old an attachment is before the kernel's list of mappings is believed over the count of
-/// its client: an attachment is counted before it is mapped.
-const SETTLED: i64 = 1_000_000_000;
-
 /// How many ids of lost constructs are remembered after nothing of them is attached any more.
 const LOST: usize = 4096;
 
@@ -305,10 +301,9 @@ fn true_count(
     let Some(asker) = deciding.filter(|_| mapped == 0) else {
         return mapped;
     };
-    // A thread may be between counting its attachment and mapping it, unless it is the one that
-    // asks, or it would have been there for long.
-    let alone = asker.is_some_and(|pid| client.is_process(pid) && maps::is_single_threaded(pid));
-    if alone || now().saturating_sub(usage.atime) > SETTLED {
+    // An attachment is counted before it is mapped, so any thread may be about to map it; but not
+    // the only one of a process that asks us something.
+    if asker.is_some_and(|pid| client.is_process(pid) && maps::is_single_threaded(pid)) {
         0
     } else {
         usage.nattch
