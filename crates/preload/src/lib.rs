@@ -31,6 +31,7 @@ mod config;
 mod errno;
 mod fork;
 mod hooks;
+mod kernel_ids;
 mod listing;
 mod lock;
 mod maps;
@@ -42,3 +43,9 @@ mod shm;
 mod sys;
 mod syscall;
 mod unbuilt;
+
+// The unwinder that std's panic messages refer to, from gcc's archive: without this it comes from
+// libgcc_s.so.1, which every program would have to load, map and copy at fork. That is half of
+// what starting /bin/true with this library costs.
+#[link(name = "gcc_eh", kind = "static", modifiers = "-bundle")]
+unsafe extern "C" {}

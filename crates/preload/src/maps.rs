@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What is left of an attachment in the address space: the program may have unmapped, protected
 //! or replaced parts of it. The kernel's `shmdt` unmaps what still is the segment and nothing
-//! else; so does ours, by looking at `/proc/self/maps`.
+//! else; so does ours, by looking at `/proc/self/maps`: asking for the range in question where the
+//! kernel lets one ask (Linux 6.11), else reading all of it.
 
 use crate::attachments::Attachment;
 use rustix::fd::OwnedFd;
@@ -83,16 +84,12 @@ pub fn pieces(
     attachment: &Attachment,
     mut found: impl FnMut(usize, usize),
 ) -> Result<usize, Errno> {
-    let file = rustix::fs::open(
-        "/proc/self/maps",
-        OFlags::RDONLY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?;
     let mut count = 0;
-    // The file is read to its end before anything is unmapped: what is done to the address space
-    // in between would show in it. Pieces are few, so a second read is for the rare rest.
+    // All are found before anything is unmapped: what is done to the address space in between
+    // would show. Pieces are few, so a second look is for the rare rest.
     let mut seen = [(0usize, 0usize); 64];
-    scan(&file, |line| {
+    let end = attachment.addr.saturating_add(attachment.len);
+    lines_in(attachment.addr, end, |line| {
         if let Some(piece) = piece_of(attachment, &line) {
             if let Some(place) = seen.get_mut(count) {
                 *place = piece;
@@ -111,24 +108,112 @@ pub fn pieces(
 
 /// Whether anything of `attachment` is still mapped where `shmat` put it.
 pub fn any_left(attachment: &Attachment) -> Result<bool, Errno> {
-    any(|line| piece_of(attachment, line).is_some())
+    let mut left = false;
+    let end = attachment.addr.saturating_add(attachment.len);
+    lines_in(attachment.addr, end, |line| {
+        left |= piece_of(attachment, &line).is_some();
+    })?;
+    Ok(left)
 }
 
 /// Whether anything at all is mapped in the range.
 pub fn is_taken(start: usize, end: usize) -> Result<bool, Errno> {
+    let mut taken = false;
     // The page of vsyscalls that the file ends with belongs to no process.
-    any(|line| line.start < end && start < line.end && line.end <= isize::MAX as usize)
+    lines_in(start, end, |line| {
+        taken |= line.end <= isize::MAX as usize;
+    })?;
+    Ok(taken)
 }
 
-fn any(wanted: impl Fn(&Line) -> bool) -> Result<bool, Errno> {
+/// Calls `each` with every line of the file that has something of the range.
+fn lines_in(start: usize, end: usize, mut each: impl FnMut(Line)) -> Result<(), Errno> {
     let file = rustix::fs::open(
         "/proc/self/maps",
         OFlags::RDONLY | OFlags::CLOEXEC,
         Mode::empty(),
     )?;
-    let mut found = false;
-    scan(&file, |line| found |= wanted(&line))?;
-    Ok(found)
+    let mut at = start;
+    while at < end {
+        match query::at_or_after(&file, at) {
+            Ok(line) if line.start < end && line.end > at => {
+                at = line.end;
+                each(line);
+            }
+            Ok(_) | Err(Errno::NOENT) => return Ok(()),
+            // An older kernel, or a filter of system calls: nothing was found yet.
+            Err(_) if at == start => {
+                return scan(&file, |line| {
+                    if line.start < end && start < line.end {
+                        each(line);
+                    }
+                });
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// `PROCMAP_QUERY` of `linux/fs.h`.
+mod query {
+    use super::Line;
+    use rustix::fd::OwnedFd;
+    use rustix::io::Errno;
+    use rustix::ioctl::{Updater, ioctl, opcode};
+
+    /// `struct procmap_query`.
+    #[repr(C)]
+    #[derive(Default)]
+    struct Query {
+        size: u64,
+        flags: u64,
+        addr: u64,
+        start: u64,
+        end: u64,
+        vma_flags: u64,
+        page_size: u64,
+        offset: u64,
+        inode: u64,
+        major: u32,
+        minor: u32,
+        name_size: u32,
+        build_id_size: u32,
+        name: u64,
+        build_id: u64,
+    }
+
+    const _: () = assert!(size_of::<Query>() == 104);
+
+    /// `PROCMAP_QUERY_COVERING_OR_NEXT_VMA`.
+    const COVERING_OR_NEXT: u64 = 0x10;
+
+    /// The mapping that has the address `addr`, or the next one above it.
+    ///
+    /// # Errors
+    /// `NOENT` when there is none; `NOTTY` before Linux 6.11.
+    pub fn at_or_after(maps: &OwnedFd, addr: usize) -> Result<Line, Errno> {
+        let mut query = Query {
+            size: size_of::<Query>() as u64,
+            flags: COVERING_OR_NEXT,
+            addr: addr as u64,
+            ..Query::default()
+        };
+        // SAFETY: the number is that of `_IOWR('f', 17, struct procmap_query)`, which fills in
+        // the structure given; it is told of no buffers for name and build id.
+        unsafe {
+            let ask = Updater::<{ opcode::read_write::<Query>(b'f', 17) }, _>::new(&mut query);
+            ioctl(maps, ask)?;
+        }
+        Ok(Line {
+            start: query.start as usize,
+            end: query.end as usize,
+            offset: query.offset,
+            major: query.major.into(),
+            minor: query.minor.into(),
+            inode: query.inode,
+        })
+    }
 }
 
 fn scan(file: &OwnedFd, mut each: impl FnMut(Line)) -> Result<(), Errno> {
@@ -160,6 +245,28 @@ fn piece_of(attachment: &Attachment, line: &Line) -> Option<(usize, usize)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_kernel_asked_for_a_range_answers_what_its_whole_list_says() {
+        let file = std::fs::File::open("/proc/self/maps").unwrap().into();
+        let mut listed = Vec::new();
+        scan(&file, |line| listed.push(line)).unwrap();
+        // Stack and text stay as they are while other tests run.
+        let here = the_kernel_asked_for_a_range_answers_what_its_whole_list_says as fn() as usize;
+        let stack = &raw const file as usize;
+        for address in [here, stack] {
+            let has = |line: &&Line| line.start <= address && address < line.end;
+            let want = listed.iter().find(has).unwrap();
+            let mut got = Vec::new();
+            lines_in(address, address + 1, |line| got.push(line)).unwrap();
+            assert_eq!(got.first(), Some(want));
+            assert_eq!(got.len(), 1);
+            match query::at_or_after(&file, address) {
+                Ok(line) => assert_eq!(line, *want),
+                Err(error) => assert_eq!(error, Errno::NOTTY),
+            }
+        }
+    }
 
     #[test]
     fn a_line_is_read_field_by_field() {

@@ -63,7 +63,6 @@ pub struct Session {
     fork_cell: Option<&'static AtomicU32>,
     regions: [Option<Region>; 4],
     next_region: usize,
-    kernel_ids: [i32; 64],
     spin: bool,
     /// What this process has attached.
     pub attachments: Attachments,
@@ -95,7 +94,6 @@ impl Session {
             fork_cell: None,
             regions: [const { None }; 4],
             next_region: 0,
-            kernel_ids: [0; 64],
             spin: false,
             attachments: Attachments::the_one(),
             child: None,
@@ -404,24 +402,6 @@ impl Session {
         }
         freed
     }
-
-    // Ids of the kernel that look like ours.
-
-    /// Whether `id` was seen to be the kernel's own.
-    pub fn is_known_kernel_id(&self, id: i32) -> bool {
-        self.kernel_ids.get(kernel_place(id)) == Some(&id)
-    }
-
-    /// Remembers that `id` is the kernel's own.
-    pub fn remember_kernel_id(&mut self, id: i32) {
-        if let Some(place) = self.kernel_ids.get_mut(kernel_place(id)) {
-            *place = id;
-        }
-    }
-}
-
-fn kernel_place(id: i32) -> usize {
-    (id ^ id >> 15) as usize % 64
 }
 
 fn exchange_on(

@@ -5,6 +5,7 @@
 use crate::attachments::{self, Attachment};
 use crate::config::config;
 use crate::errno::{self, fail};
+use crate::kernel_ids;
 use crate::lock::{self, Guard};
 use crate::maps;
 use crate::session::{Session, live_directory};
@@ -123,15 +124,12 @@ pub enum Target {
     Kernel(Option<c_int>),
 }
 
-/// Finds out whose `id` is. To be called for ids that [`ids::may_be_routed`] only.
+/// Finds out whose `id` is. To be called for ids that [`concerns_us`] only.
 ///
 /// # Errors
 /// `EIDRM` when the owner domain of the segment is gone; `ENODEV` only by way of
 /// [`Target::Kernel`], since without a daemon an id may still be the kernel's.
 fn resolve(session: &mut Session, id: c_int) -> Result<Target, c_int> {
-    if session.is_known_kernel_id(id) {
-        return Ok(Target::Kernel(None));
-    }
     session.notice_fork();
     if let Some(directory) = live_directory()
         && let Lookup::Found(slot, meta) = directory::find_id(directory, Kind::Shm, id)
@@ -163,14 +161,14 @@ fn about(op: Op, id: c_int) -> Request {
 /// Whether a call with `id` has to look whose it is.
 #[inline]
 fn concerns_us(id: c_int) -> bool {
-    ids::may_be_routed(id) && config().is_some()
+    ids::may_be_routed(id) && config().is_some() && !kernel_ids::is_known(id)
 }
 
 /// After a call that the kernel was left with: remembers that it knows the id, or puts the error
 /// that tells more than `EINVAL`.
 fn left_to_kernel(id: c_int, failed: bool, instead: Option<c_int>) {
     if !failed {
-        lock::enter().remember_kernel_id(id);
+        kernel_ids::remember(id);
     } else if let (libc::EINVAL, Some(error)) = (errno::get(), instead) {
         errno::set(error);
     }
