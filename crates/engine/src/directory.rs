@@ -221,13 +221,14 @@ impl DirectoryWriter {
             }
         };
         self.by_id.insert(meta.id, slot);
+        // Before the chains: who finds the entry may look at its state at once.
+        self.entry(slot).word.store(word(meta), SeqCst);
         self.change(|this| {
             let entry = this.entry(slot);
             store_meta(entry, meta);
             push(&this.map.head.ids[bucket(0, meta.id)], &entry.next_id, slot);
             this.link_key(slot, meta);
         });
-        self.entry(slot).word.store(word(meta), SeqCst);
         Some(slot)
     }
 
