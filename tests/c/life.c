@@ -378,6 +378,33 @@ static void in_other_fork(pid_t child, int id, volatile char *p)
     SAME(nattch(id), 1);
 }
 
+// Run as root, since a limit of processes does not hold for root: the child takes another identity.
+static void fork_that_fails(char **args)
+{
+    (void)args;
+    int id = shmget(KEY, PAGE, IPC_CREAT | IPC_EXCL | 0666);
+    CHECK(id >= 0);
+    pid_t child = fork();
+    if (child == 0) {
+        CHECK(setresuid(NOBODY, NOBODY, NOBODY) == 0);
+        CHECK(setrlimit(RLIMIT_NPROC, &(struct rlimit){0, 0}) == 0);
+        volatile char *p = attach(id);
+        for (int i = 0; i < 100; i++) {
+            FAILS(EAGAIN, fork());
+            SAME(nattch(id), 1);
+        }
+        volatile char *q = attach(id);
+        detach(p);
+        SAME(nattch(id), 1);
+        q[0] = 1;
+        destroy(shmget(KEY + 1, PAGE, IPC_CREAT | 0600));
+        _exit(0);
+    }
+    wait_ok(child);
+    SAME(nattch(id), 0);
+    destroy(id);
+}
+
 // The ways to fork that pass by fork(): the child has no handlers run in it.
 static void forks_behind_the_back_of_libc(char **args)
 {
@@ -404,4 +431,5 @@ SCENARIOS({"fork_counts", fork_counts},
           {"exec_detaches", exec_detaches},
           {"exec_in_a_thread_detaches", exec_in_a_thread_detaches},
           {"main_thread_ends_first", main_thread_ends_first},
+          {"fork_that_fails", fork_that_fails},
           {"forks_behind_the_back_of_libc", forks_behind_the_back_of_libc})

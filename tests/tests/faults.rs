@@ -226,3 +226,50 @@ fn a_stopped_daemon_of_the_own_domain_gives_enodev_and_works_when_it_goes_on() {
     a.ok("dt 0");
     assert_eq!(a.nattch(id), 0);
 }
+
+#[test]
+fn a_daemon_killed_in_the_middle_of_a_call_ends_the_call() {
+    let world = World::new();
+    let mut a = Actor::of(&world, "a");
+    let id = a.make(0x460, 4096);
+    a.ok(&format!("at {id} 0"));
+    for request in ["get 0x461 4096 01600".to_owned(), format!("stat {id}")] {
+        world.kill("a", Signal::SIGSTOP);
+        a.send(&request);
+        world.kill_and_wait("a");
+        let refused = a.answer(&request).expect_err("no answer");
+        // The first of them may have come when the daemon was gone already.
+        assert!(
+            [Errno::ENODEV, Errno::EIDRM].contains(&refused),
+            "{refused}"
+        );
+        a.ok("poke 0 0 1");
+        world.up("a");
+    }
+    a.make(0x462, 4096);
+}
+
+#[test]
+fn a_stopped_back_end_gives_enodev_and_works_when_it_goes_on() {
+    let world = World::new();
+    let (mut a, mut b) = (Actor::of(&world, "a"), Actor::of(&world, "b"));
+    let id = a.make(0x470, 4096);
+    a.ok(&format!("at {id} 0"));
+    b.ok(&format!("at {id} 0"));
+    world.kill("backend", Signal::SIGSTOP);
+    for actor in [&mut a, &mut b] {
+        actor.send("get 0x471 4096 03600");
+    }
+    for actor in [&mut a, &mut b] {
+        assert_eq!(actor.answer("get"), Err(Errno::ENODEV));
+        actor.ok("poke 0 0 1");
+    }
+    world.kill("backend", Signal::SIGCONT);
+    // What was asked for meanwhile may have been done late, once.
+    let (found, other) = (a.ok("get 0x471 4096 01600"), b.ok("get 0x471 4096 01600"));
+    assert_eq!(found, other);
+    assert_eq!((a.nattch(id), b.nattch(id)), (2, 2));
+    let next = b.make(0x472, 8192);
+    a.ok(&format!("at {next} 0"));
+    assert_eq!((a.nattch(next), b.nattch(next)), (1, 1));
+}

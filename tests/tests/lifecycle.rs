@@ -3,9 +3,10 @@
 //! the kernel's own calls, then routed. Then the same across two domains.
 
 use nix::errno::Errno;
-use vshmem_tests::World;
+use std::process::Command;
 use vshmem_tests::actor::Actor;
 use vshmem_tests::program::{is_root, kept_natively_and_routed, segments};
+use vshmem_tests::{World, wait_until};
 
 vshmem_tests::scenarios! {
     a_child_of_fork_inherits_and_counts_what_is_attached: "life" "fork_counts";
@@ -57,6 +58,46 @@ fn a_program_started_without_stdio_keeps_these_numbers() {
 fn calls_work_after_chroot_and_setuid() {
     if is_root() {
         kept_natively_and_routed("descriptors", "in_another_root");
+    }
+}
+
+#[test]
+fn a_fork_that_fails_counts_nothing() {
+    if is_root() {
+        kept_natively_and_routed("life", "fork_that_fails");
+    }
+}
+
+#[test]
+fn a_client_in_a_pid_namespace_is_counted_and_forgotten() {
+    if !is_root() {
+        return;
+    }
+    let world = World::new();
+    let mut a = Actor::of(&world, "a");
+    let id = a.make(0x105, 4096);
+    for domain in ["a", "b"] {
+        world.up(domain);
+        // Its pid is 1 there, and the daemon may see another one or none.
+        let inner = world.preload(domain, "all", vshmem_tests::cc("actor"));
+        let mut contained = Command::new("unshare");
+        contained.args(["--pid", "--fork", "--kill-child", "--mount-proc"]);
+        contained.arg(inner.get_program());
+        for (name, value) in inner.get_envs() {
+            contained.env(name, value.expect("a value"));
+        }
+        let mut contained = Actor::start(contained);
+        contained.ok(&format!("at {id} 0"));
+        let child = contained.ok("child");
+        assert_eq!((a.nattch(id), contained.nattch(id)), (2, 2));
+        contained.ok(&format!("end {child}"));
+        assert_eq!((a.nattch(id), contained.nattch(id)), (1, 1));
+        contained.ok("dt 0");
+        assert_eq!((a.nattch(id), contained.nattch(id)), (0, 0));
+        contained.ok(&format!("at {id} 0"));
+        contained.kill();
+        // It is its namespace's init that was waited for by nobody here.
+        wait_until("the contained one is gone", || a.nattch(id) == 0);
     }
 }
 

@@ -7,10 +7,12 @@
 
 use super::creation::random;
 use super::maps::{self, FileId};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::SealFlags;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 use vshmem_engine::client_page::PageMaster;
 
 /// One process.
@@ -23,15 +25,26 @@ pub struct Client {
     pid: i32,
     pidfd: Option<OwnedFd>,
     page_file: Option<FileId>,
+    /// The connection that was made for a child before there was one.
+    birth: Option<Rc<OwnedFd>>,
     /// Connection or process have ended: the page has to be looked at from time to time.
     pub ending: bool,
 }
 
 impl Client {
     /// Whether the process is there. One that has not mapped its page yet, and so has not written
-    /// its pid, is believed to be.
+    /// its pid, is believed to be, unless it is a child whose end of the connection is closed: its
+    /// `fork` has failed, or it was killed before it did anything.
     pub fn lives(&self) -> bool {
-        self.page.pid() <= 0 || self.page.still_mapped()
+        match self.page.pid() {
+            1.. => self.page.still_mapped(),
+            _ => !self.birth.as_ref().is_some_and(|fd| is_hung_up(fd.as_fd())),
+        }
+    }
+
+    /// This is the client of a child-to-be, whose connection is to be looked at.
+    pub fn expect_birth(&mut self, connection: Rc<OwnedFd>) {
+        self.birth = Some(connection);
     }
 
     /// Whether something is left of the process whose connection, or which itself, has ended.
@@ -110,6 +123,7 @@ impl Clients {
         }
         let client = Client {
             page_file: FileId::of(page.fd()),
+            birth: None,
             page,
             slot,
             pid: 0,
@@ -174,9 +188,16 @@ impl Clients {
     }
 }
 
+fn is_hung_up(connection: BorrowedFd<'_>) -> bool {
+    let mut fds = [PollFd::from_borrowed_fd(connection, PollFlags::empty())];
+    poll(&mut fds, Some(&Timespec::default()))
+        .is_ok_and(|_| fds[0].revents().contains(PollFlags::HUP))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
     use vshmem_engine::client_page::PageMine;
 
     #[test]
@@ -199,6 +220,21 @@ mod tests {
         assert_eq!(client.own_pid(), 42);
         drop(mine);
         assert!(!client.lives());
+    }
+
+    #[test]
+    fn a_child_that_was_never_born_does_not_live() {
+        let flags = SocketFlags::CLOEXEC;
+        let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None);
+        let (ours, theirs) = pair.unwrap();
+        let mut clients = Clients::new();
+        clients.add(1).unwrap();
+        clients.add_child(2, 1).unwrap();
+        let child = clients.get_mut(2).unwrap();
+        child.expect_birth(Rc::new(ours));
+        assert!(child.lives());
+        drop(theirs);
+        assert!(!child.lives());
     }
 
     #[test]

@@ -3,13 +3,14 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 
 /// Connections that have not said Hello: so many may be there at a time.
 pub const MAX_UNGREETED: usize = 256;
 
 /// One connection.
 pub struct Connection {
-    socket: OwnedFd,
+    socket: Rc<OwnedFd>,
     /// Whether the client opened it; else we made it, for a child of `fork`.
     opened: bool,
 }
@@ -51,16 +52,16 @@ impl Connections {
 
     /// Adds one that a client has opened and that has not said Hello.
     pub fn add_opened(&mut self, number: u64, socket: OwnedFd) {
-        self.add(number, socket, true);
+        self.add(number, Rc::new(socket), true);
         self.ungreeted.push_back(number);
     }
 
     /// Adds one that we have made for a client.
-    pub fn add_made(&mut self, number: u64, socket: OwnedFd) {
+    pub fn add_made(&mut self, number: u64, socket: Rc<OwnedFd>) {
         self.add(number, socket, false);
     }
 
-    fn add(&mut self, number: u64, socket: OwnedFd, opened: bool) {
+    fn add(&mut self, number: u64, socket: Rc<OwnedFd>, opened: bool) {
         self.by_number.insert(number, Connection { socket, opened });
     }
 
@@ -124,7 +125,7 @@ mod tests {
     fn a_number_is_never_given_twice() {
         let mut all = Connections::new(15);
         let first = all.number();
-        all.add_made(first, socket());
+        all.add_made(first, Rc::new(socket()));
         all.close(first);
         assert!(all.number() > first && first > 15);
     }

@@ -4,6 +4,7 @@
 
 use super::clients::{Client, Clients};
 use super::constructs::{Constructs, Known};
+use super::link::Attend;
 use super::maps::{self, FileId};
 use rustix::time::{ClockId, clock_gettime};
 use std::collections::VecDeque;
@@ -12,7 +13,7 @@ use vshmem_abi::link::{LinkMsg, LinkOp};
 use vshmem_abi::wire::{Meta, State, Usage};
 use vshmem_engine::directory::DirectoryWriter;
 use vshmem_gnt::host::HostPort;
-use vshmem_gnt::{Port, PortError};
+use vshmem_gnt::{Port, PortError, RegionOptions};
 
 /// How many ids of lost constructs are remembered after nothing of them is attached any more.
 const LOST: usize = 4096;
@@ -32,6 +33,8 @@ pub struct Domain {
     pub vacated: Vec<i32>,
     /// Connections whose client is gone.
     pub orphaned: Vec<u64>,
+    /// Constructs that the back-end made for requests that were given up on, to be removed.
+    pub unwanted: Vec<i32>,
     /// The last constructs that were forgotten because their owner domain is gone.
     lost: VecDeque<i32>,
     /// Constructs that are no more, while a client of ours still counts an attachment.
@@ -56,6 +59,7 @@ impl Domain {
             port,
             vacated: Vec::new(),
             orphaned: Vec::new(),
+            unwanted: Vec::new(),
             lost: VecDeque::new(),
             gone: Vec::new(),
             buried: Vec::new(),
@@ -92,6 +96,23 @@ impl Domain {
             total.resident = known.resident();
         }
         total
+    }
+
+    /// Makes the memory of a construct that the back-end made when its request had been given up
+    /// on: by now others may have found it by its key.
+    fn adopt(&mut self, meta: &Meta) -> bool {
+        let options = RegionOptions {
+            huge_shift: meta.huge_shift,
+            reserve: true,
+        };
+        let Ok(region) = self.port.create(meta.size, options) else {
+            return false;
+        };
+        let learnt = self.constructs.learn(meta).is_some();
+        if learnt {
+            self.constructs.hold(meta.id, region);
+        }
+        learnt
     }
 
     /// Answers a query of the back-end.
@@ -316,6 +337,20 @@ fn now() -> i64 {
     now.tv_sec
         .saturating_mul(1_000_000_000)
         .saturating_add(now.tv_nsec)
+}
+
+impl Attend for Domain {
+    fn query(&mut self, query: &LinkMsg) -> LinkMsg {
+        self.answer(query)
+    }
+
+    fn late(&mut self, answer: &LinkMsg) {
+        let made = answer.op == LinkOp::Get as u32 && answer.errno == 0 && answer.created != 0;
+        let meta = &answer.meta;
+        if made && (meta.key == IPC_PRIVATE || !self.adopt(meta)) {
+            self.unwanted.push(meta.id);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -18,12 +18,20 @@ use vshmem_abi::{ABI_VERSION, paths};
 /// How long an answer of the back-end may take. It waits for other domains for less.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// What is done about messages that are not the answer that is being waited for.
+pub trait Attend {
+    /// Answers a query.
+    fn query(&mut self, query: &LinkMsg) -> LinkMsg;
+
+    /// Hears the answer to a request that was given up on.
+    fn late(&mut self, answer: &LinkMsg);
+}
+
 /// The connection. Once the back-end is gone, every call fails with `ENODEV`.
 pub struct Link {
     socket: Option<OwnedFd>,
     seq: u32,
     patience: Duration,
-    late: Vec<i32>,
 }
 
 impl Link {
@@ -44,7 +52,6 @@ impl Link {
             socket: Some(socket),
             seq: 0,
             patience,
-            late: Vec::new(),
         }
     }
 
@@ -53,15 +60,14 @@ impl Link {
         self.socket.as_ref().map(AsFd::as_fd)
     }
 
-    /// Sends a request and waits for its answer; `queries` answers what the back-end asks
-    /// meanwhile.
+    /// Sends a request and waits for its answer; `others` attends to what comes meanwhile.
     ///
     /// # Errors
     /// The errno of the answer; `ENODEV` when there is no answer in five seconds, or no back-end.
     pub fn call(
         &mut self,
         request: &LinkMsg,
-        mut queries: impl FnMut(&LinkMsg) -> LinkMsg,
+        others: &mut impl Attend,
     ) -> Result<(LinkMsg, Fds), Errno> {
         self.seq = self.seq.wrapping_add(1);
         let seq = self.seq;
@@ -73,38 +79,28 @@ impl Link {
                 continue;
             };
             if is_query(&message) {
-                self.send(&queries(&message))?;
+                self.send(&others.query(&message))?;
             } else if message.seq == seq && message.op == request.op {
                 return match message.errno {
                     0 => Ok((message, fds)),
                     errno => Err(Errno::from_raw_os_error(errno)),
                 };
             } else {
-                self.note_late(&message);
+                tracing::warn!(seq = message.seq, "an answer of the back-end came too late");
+                others.late(&message);
             }
         }
     }
 
-    /// Answers every query that is waiting; for when nothing of ours is under way.
-    pub fn answer_waiting(&mut self, mut queries: impl FnMut(&LinkMsg) -> LinkMsg) {
+    /// Attends to every message that is waiting; for when nothing of ours is under way.
+    pub fn attend(&mut self, others: &mut impl Attend) {
         while let Some((message, _)) = self.receive() {
             if !is_query(&message) {
-                self.note_late(&message);
-            } else if self.send(&queries(&message)).is_err() {
+                tracing::warn!(seq = message.seq, "an answer of the back-end came too late");
+                others.late(&message);
+            } else if self.send(&others.query(&message)).is_err() {
                 return;
             }
-        }
-    }
-
-    /// A construct that was made for a request we had given up on, so that nobody has it.
-    pub fn take_late(&mut self) -> Option<i32> {
-        self.late.pop()
-    }
-
-    fn note_late(&mut self, message: &LinkMsg) {
-        tracing::warn!(seq = message.seq, "an answer of the back-end came too late");
-        if message.op == LinkOp::Get as u32 && message.errno == 0 && message.created != 0 {
-            self.late.push(message.meta.id);
         }
     }
 
@@ -205,8 +201,22 @@ mod tests {
         recv(socket.as_fd(), RecvFlags::empty()).unwrap().0
     }
 
-    fn no_queries(_: &LinkMsg) -> LinkMsg {
-        panic!("nobody asks")
+    /// Counts five attachments of everything, and remembers what was late.
+    #[derive(Default)]
+    struct Five {
+        late: Vec<i32>,
+    }
+
+    impl Attend for Five {
+        fn query(&mut self, query: &LinkMsg) -> LinkMsg {
+            let mut answer = query.answer();
+            answer.usage.nattch = 5;
+            answer
+        }
+
+        fn late(&mut self, answer: &LinkMsg) {
+            self.late.push(answer.meta.id);
+        }
     }
 
     #[test]
@@ -229,19 +239,16 @@ mod tests {
                 },
             );
         });
-        let answer = link.call(&LinkMsg::new(LinkOp::Locate), |query| {
-            let mut answer = query.answer();
-            answer.usage.nattch = 5;
-            answer
-        });
+        let answer = link.call(&LinkMsg::new(LinkOp::Locate), &mut Five::default());
         assert_eq!(answer.unwrap().0.domid, 9);
         back_end.join().unwrap();
     }
 
     #[test]
-    fn an_answer_that_comes_too_late_is_dropped_and_what_it_made_is_remembered() {
+    fn an_answer_that_comes_too_late_is_not_taken_for_the_next() {
         let (mut link, back) = pair(Duration::ZERO);
-        let refused = link.call(&LinkMsg::new(LinkOp::Get), no_queries);
+        let mut others = Five::default();
+        let refused = link.call(&LinkMsg::new(LinkOp::Get), &mut others);
         assert_eq!(refused.err(), Some(Errno::NODEV));
         let meta = Meta {
             id: 42,
@@ -258,9 +265,9 @@ mod tests {
             let request = hear(&back);
             say(&back, &request.refuse(libc::ENOENT));
         });
-        let refused = link.call(&LinkMsg::new(LinkOp::Get), no_queries);
+        let refused = link.call(&LinkMsg::new(LinkOp::Get), &mut others);
         assert_eq!(refused.err(), Some(Errno::NOENT));
-        assert_eq!((link.take_late(), link.take_late()), (Some(42), None));
+        assert_eq!(others.late, [42]);
         back_end.join().unwrap();
     }
 
@@ -269,7 +276,7 @@ mod tests {
         let (mut link, back) = pair(PATIENCE);
         drop(back);
         for _ in 0..2 {
-            let refused = link.call(&LinkMsg::new(LinkOp::Find), no_queries);
+            let refused = link.call(&LinkMsg::new(LinkOp::Find), &mut Five::default());
             assert_eq!(refused.err(), Some(Errno::NODEV));
         }
         assert!(link.fd().is_none());
@@ -285,7 +292,7 @@ mod tests {
                 ..LinkMsg::new(LinkOp::Count)
             },
         );
-        link.answer_waiting(no_queries);
+        link.attend(&mut Five::default());
         assert!(link.fd().is_none());
     }
 }

@@ -21,7 +21,7 @@ mod throttle;
 
 use crate::server::{self, DaemonError, Listener, PidFile};
 use domain::Domain;
-use link::Link;
+use link::{Attend, Link};
 use requests::Service;
 use rustix::io::Errno;
 use serving::Front;
@@ -83,6 +83,17 @@ fn set_memory_aside() {
     drop(std::hint::black_box(Vec::<u8>::with_capacity(1 << 20)));
 }
 
+/// A domain that is not enrolled yet, and knows nothing.
+struct Nobody;
+
+impl Attend for Nobody {
+    fn query(&mut self, query: &LinkMsg) -> LinkMsg {
+        query.refuse(libc::ENOSYS)
+    }
+
+    fn late(&mut self, _: &LinkMsg) {}
+}
+
 /// Makes the domain known to the back-end; returns its number and its connection to the hub.
 fn enrol(link: &mut Link, domain: &str) -> Result<(u32, OwnedFd), DaemonError> {
     let mut request = LinkMsg::new(LinkOp::Enrol);
@@ -94,8 +105,7 @@ fn enrol(link: &mut Link, domain: &str) -> Result<(u32, OwnedFd), DaemonError> {
             "the back-end does not take domain '{domain}': {why}"
         ))
     };
-    let nobody_asks = |query: &LinkMsg| query.refuse(libc::ENOSYS);
-    match link.call(&request, nobody_asks) {
+    match link.call(&request, &mut Nobody) {
         Ok((answer, [Some(hub), ..])) => Ok((answer.domid, hub)),
         Ok(_) => Err(refused("no connection to the hub came with its answer")),
         Err(Errno::EXIST) => Err(refused("a domain of that name is enrolled already")),

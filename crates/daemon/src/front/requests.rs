@@ -89,8 +89,7 @@ impl Service {
     // The back-end.
 
     fn ask(&mut self, message: &LinkMsg) -> Result<LinkMsg, Errno> {
-        let domain = &mut self.domain;
-        let (answer, _) = self.link.call(message, |query| domain.answer(query))?;
+        let (answer, _) = self.link.call(message, &mut self.domain)?;
         Ok(answer)
     }
 
@@ -100,19 +99,18 @@ impl Service {
 
     /// Answers what the back-end has asked while nothing of ours was under way.
     pub fn answer_back_end(&mut self) {
-        let domain = &mut self.domain;
-        self.link.answer_waiting(|query| domain.answer(query));
+        self.link.attend(&mut self.domain);
     }
 
     /// Does what could wait until the client had its answer.
     pub fn settle(&mut self) {
         self.tell_vacated();
-        while let Some(id) = self.link.take_late() {
+        while let Some(id) = self.domain.unwanted.pop() {
             let meta = Meta {
                 id,
                 ..Meta::default()
             };
-            // Whatever comes of it: nobody in this domain has the id.
+            // Whatever comes of it: nobody has the id.
             let _ = self.ask_about(LinkOp::Remove, meta);
         }
         self.domain.bury();

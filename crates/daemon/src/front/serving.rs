@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use rustix::net::sockopt::set_socket_passcred;
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, socketpair};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 use vshmem_abi::channel::send;
 use vshmem_abi::wire::{Op, Reply, Request, Welcome};
@@ -315,6 +316,10 @@ impl Front {
         let domain = &mut self.service.domain;
         let added = domain.clients.add_child(child, parent);
         added.map_err(|e| errno_of(&e))?;
+        let ours = Rc::new(ours);
+        if let Some(client) = domain.clients.get_mut(child) {
+            client.expect_birth(ours.clone());
+        }
         domain.note_fork(parent);
         if let Err(errno) = self.epoll.add(&ours, child, EventFlags::IN) {
             domain.clients.remove(child);

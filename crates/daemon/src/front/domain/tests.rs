@@ -147,6 +147,48 @@ fn the_last_detach_of_a_removed_segment_by_death_is_to_be_told() {
 }
 
 #[test]
+fn a_segment_that_was_made_too_late_gets_its_memory_unless_nobody_can_find_it() {
+    let mut world = World::new();
+    let late = |id: i32, key: i32| LinkMsg {
+        created: 1,
+        ..LinkMsg::about(
+            LinkOp::Get,
+            Meta {
+                id,
+                key,
+                ..meta(State::Live)
+            },
+        )
+    };
+    world.domain.late(&late(ID + 1, KEY + 1));
+    let grant = LinkMsg {
+        domid: OTHER_DOMAIN,
+        ..late(ID + 1, KEY + 1)
+    };
+    let answer = world.domain.query(&LinkMsg {
+        op: LinkOp::Grant as u32,
+        ..grant
+    });
+    assert_eq!(answer.errno, 0);
+    assert!(
+        world
+            .domain
+            .constructs
+            .find_key(Kind::Shm, KEY + 1)
+            .is_some()
+    );
+    world.domain.late(&late(ID + 2, IPC_PRIVATE));
+    assert_eq!(world.domain.unwanted, [ID + 2]);
+    // One that was only found is another's affair.
+    world.domain.late(&LinkMsg {
+        created: 0,
+        ..late(ID + 3, KEY + 3)
+    });
+    assert!(world.domain.constructs.find(ID + 3).is_none());
+    assert_eq!(world.domain.unwanted, [ID + 2]);
+}
+
+#[test]
 fn a_child_counts_from_the_fork_on_and_one_that_never_was_has_not_detached() {
     let mut world = World::new();
     let parent = world.client(FIRST, 41);
