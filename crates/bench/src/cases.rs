@@ -106,6 +106,9 @@ pub struct Case {
     pub keys: Keys,
     /// How often it is done for one sample.
     pub ops: u32,
+    /// Multiplies the pairs of runs: differences of a few nanoseconds need many short runs, lest
+    /// what the machine does meanwhile is taken for them.
+    pub pairs: usize,
     /// Where the processes run.
     pub pinnings: &'static [Pinning],
     /// What is wanted.
@@ -124,6 +127,7 @@ const fn sync(name: &'static str, size: u32, place: Place, ops: u32) -> Case {
         program: Program::Sync(size, place),
         keys: Keys::Range,
         ops,
+        pairs: 1,
         pinnings: &[TwoCores, Free],
         goal: NOISE,
     }
@@ -143,8 +147,17 @@ const fn worker(
         program: Program::Worker { case, key },
         keys: Keys::Range,
         ops,
+        pairs: 1,
         pinnings,
         goal,
+    }
+}
+
+const fn finely(case: Case) -> Case {
+    Case {
+        ops: case.ops / 10,
+        pairs: 4,
+        ..case
     }
 }
 
@@ -162,6 +175,7 @@ const fn start(name: &'static str, what: &'static str, goal: Goal) -> Case {
         program: Program::Start("/bin/true"),
         keys: Keys::Range,
         ops: 20,
+        pairs: 1,
         pinnings: &[OneCore, Free],
         goal,
     }
@@ -235,38 +249,38 @@ pub fn all() -> Vec<Case> {
             ALL,
             Goal::Ratio(10.0),
         ),
-        worker(
+        finely(worker(
             "local-semop",
             "semop on a local set while other keys are routed",
             ("semop", No),
             20_000,
             ONE,
             LOCAL,
-        ),
-        worker(
+        )),
+        finely(worker(
             "local-shmctl",
             "shmctl(IPC_STAT) of a local segment while other keys are routed",
             ("shmctl", Local),
             20_000,
             ONE,
             LOCAL,
-        ),
-        worker(
+        )),
+        finely(worker(
             "local-syscall",
             "syscall(SYS_getppid) while keys are routed",
             ("syscall", No),
             20_000,
             ONE,
             LOCAL,
-        ),
-        nothing_routed(worker(
+        )),
+        finely(nothing_routed(worker(
             "nokeys-semop",
             "semop in a program with no routed keys",
             ("semop", No),
             20_000,
             ONE,
             NOISE,
-        )),
+        ))),
         nothing_routed(worker(
             "nokeys-cycle-4k",
             "make, attach, touch, detach and remove 4 KiB with no routed keys",

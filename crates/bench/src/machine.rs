@@ -19,6 +19,9 @@ pub struct Machine {
     pub huge_pages: String,
     /// Load average of the last minute when the measurement began.
     pub load: String,
+    /// Whether all this ran before everything of ordinary priority (`chrt -f 10 vshmem-bench`),
+    /// as on a busy machine it should.
+    pub real_time: bool,
     /// The C compiler.
     pub gcc: String,
     /// The C library.
@@ -51,11 +54,21 @@ impl Machine {
                 .next()
                 .unwrap_or_default()
                 .to_owned(),
+            real_time: is_real_time(&read("/proc/self/stat")),
             gcc: first_line("gcc", "--version"),
             libc: first_line("getconf", "GNU_LIBC_VERSION"),
             vshmem: env!("CARGO_PKG_VERSION"),
         }
     }
+}
+
+/// Whether a process has a real-time policy, by its line in `/proc/PID/stat` (proc(5)): field 40
+/// is its real-time priority, which others have not.
+fn is_real_time(stat: &str) -> bool {
+    // The name, field 2, may have blanks; it ends with the last parenthesis.
+    let after_name = stat.rsplit(')').next().unwrap_or_default();
+    let priority = after_name.split_whitespace().nth(40 - 3);
+    priority.is_some_and(|priority| priority != "0")
 }
 
 fn read(path: &str) -> String {
@@ -68,4 +81,20 @@ fn first_line(program: &str, arg: &str) -> String {
     let text = output.map_or_else(|_| Vec::new(), |output| output.stdout);
     let text = String::from_utf8_lossy(&text);
     text.lines().next().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_priority_is_the_fortieth_field_whatever_the_name_is() {
+        let stat = |priority: &str| {
+            let fields = "0 ".repeat(40 - 4);
+            format!("12 (a) b) S {fields}{priority} 0 0")
+        };
+        assert!(is_real_time(&stat("10")));
+        assert!(!is_real_time(&stat("0")));
+        assert!(!is_real_time(""));
+    }
 }

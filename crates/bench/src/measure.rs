@@ -53,7 +53,7 @@ pub fn measure(bench: &Bench, case: &Case, pinning: Pinning, effort: Effort) -> 
         effort,
     };
     let mut measured = Measured::new(case, pinning, run.ops());
-    for pair in 0..effort.pairs {
+    for pair in 0..effort.pairs * case.pairs {
         let mut sides = [Side::Native, Side::Routed];
         if pair % 2 == 1 {
             sides.reverse();

@@ -18,7 +18,7 @@ pub struct Report {
     taken: u64,
     /// Whether it was too short to judge by.
     quick: bool,
-    /// Pairs of runs of each case.
+    /// Pairs of runs of most cases; some have several times as many.
     pairs: usize,
     /// Where.
     machine: Machine,
@@ -222,7 +222,7 @@ impl Report {
     pub fn head(&self) -> String {
         let machine = &self.machine;
         format!(
-            "{}, {} cores{}, Linux {}, load {}; {} pairs of runs; times of one operation",
+            "{}, {} cores{}, Linux {}, load {}{}; {} pairs of runs; times of one operation",
             machine.cpu,
             machine.cores,
             if machine.virtual_machine {
@@ -232,6 +232,11 @@ impl Report {
             },
             machine.kernel.split(' ').next().unwrap_or_default(),
             machine.load,
+            if machine.real_time {
+                ", real-time priority"
+            } else {
+                ""
+            },
             self.pairs,
         )
     }

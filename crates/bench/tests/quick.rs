@@ -46,7 +46,7 @@ fn each_side_of_each_result_has_samples_and_the_machine_is_named() {
             assert_eq!(result["name"], only);
             for side in ["native", "routed"] {
                 let runs = result[side]["runs"].as_array().expect("runs");
-                assert_eq!(runs.len() as u64, report["pairs"], "{result}");
+                assert!(runs.len() as u64 >= report["pairs"].as_u64().expect("pairs"));
                 for run in runs {
                     let samples = run.as_array().expect("samples");
                     let positive = |s: &Value| s.as_f64().is_some_and(|ns| ns > 0.0);
