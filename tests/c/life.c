@@ -204,6 +204,25 @@ static void each_of_many_children_is_counted(char **args)
     destroy(id);
 }
 
+// Killed before they can have done anything, or while they do their first thing.
+static void children_killed_at_birth(char **args)
+{
+    (void)args;
+    int id = make(KEY, PAGE);
+    attach(id);
+    for (int i = 0; i < 500; i++) {
+        pid_t child = fork();
+        if (child == 0)
+            for (;;)
+                detach(attach(id));
+        if (i % 2)
+            usleep((useconds_t)i);
+        wait_killed(child);
+        SAME(nattch(id), 1);
+    }
+    destroy(id);
+}
+
 // `nothing ID N ADDRESS`: run by exec in a process that has attached nothing, while N
 // attachments exist elsewhere.
 static void nothing(char **args)
@@ -427,6 +446,7 @@ SCENARIOS({"fork_counts", fork_counts},
           {"grandchild_outlives", grandchild_outlives},
           {"every_end_is_counted", every_end_is_counted},
           {"each_of_many_children_is_counted", each_of_many_children_is_counted},
+          {"children_killed_at_birth", children_killed_at_birth},
           {"nothing", nothing},
           {"exec_detaches", exec_detaches},
           {"exec_in_a_thread_detaches", exec_in_a_thread_detaches},

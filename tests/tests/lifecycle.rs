@@ -14,6 +14,7 @@ vshmem_tests::scenarios! {
     children_outlive_their_parents_attached: "life" "grandchild_outlives";
     every_way_to_end_is_counted_at_once: "life" "every_end_is_counted";
     each_of_many_children_is_counted: "life" "each_of_many_children_is_counted";
+    children_killed_at_birth_are_not_counted: "life" "children_killed_at_birth";
     every_kind_of_exec_detaches: "life" "exec_detaches";
     exec_in_a_thread_detaches: "life" "exec_in_a_thread_detaches";
     a_process_whose_first_thread_has_ended_keeps_its_attachments: "life" "main_thread_ends_first";
