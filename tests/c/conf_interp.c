@@ -7,7 +7,7 @@
 // Descriptor 0 is a SOCK_SEQPACKET socket. One packet is one command, a word and numbers; the
 // answer is one packet: the result, the name of errno or "-", then what the call wrote as
 // name=value. "!errno" follows when a call that succeeded changed errno, "!mask" when the signal
-// mask is not what it was. A program that begins, also by exec, says "up" unasked. A fork answers
+// mask is not what it was. Who begins, also by fork and exec, says "up" unasked. A fork answers
 // with the pid of the child and hands over, as SCM_RIGHTS, the socket on which the child takes its
 // own commands.
 
@@ -264,7 +264,7 @@ static void send_answer(int fd) {
 		memcpy(CMSG_DATA(&control.header), &fd, sizeof fd);
 	}
 	if (sendmsg(0, &message, MSG_NOSIGNAL) < 0)
-		_exit(71);
+		die("answer");
 	answered = 0;
 }
 
@@ -284,6 +284,8 @@ static void new_process(int raw, const uint64_t *a) {
 	pid_t child;
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
 		die("socketpair");
+	// posix_spawn is to find the rights to set the ids; and without root's, descriptors on their
+	// way from any process of the user, however unconcerned, may be too many for one more.
 	uid_t uid = geteuid();
 	if (a[0] == 2 && seteuid(0))
 		die("seteuid");
@@ -295,6 +297,7 @@ static void new_process(int raw, const uint64_t *a) {
 				_exit(72);
 			close(pair[0]);
 			close(pair[1]);
+			say("up");
 			return;
 		}
 	} else if (a[0] == 1) {
@@ -321,9 +324,11 @@ static void new_process(int raw, const uint64_t *a) {
 			child = -1;
 	}
 	result(child);
-	if (a[0] == 2 && seteuid(uid))
+	if (seteuid(0))
 		die("seteuid");
 	send_answer(child < 0 ? -1 : pair[0]);
+	if (seteuid(uid))
+		die("seteuid");
 	close(pair[0]);
 	close(pair[1]);
 }
@@ -400,7 +405,7 @@ int main(void) {
 		line[n] = '\0';
 		answered = 0;
 		execute(line);
-		// A fork has answered already, in the parent; the child has nothing to say.
+		// A fork has answered already, in the parent.
 		if (answered)
 			send_answer(-1);
 	}

@@ -23,9 +23,24 @@ fn routed_calls_do_what_the_kernels_do() {
     }
     let plan = Plan::from_env(500, || scripts(1..=100));
     let native = || Native(Clock::Loose);
-    let routed = || Routed::new(Clock::Loose);
+    let routed = || Routed::new(Clock::Loose, "all,private");
     if let Err(difference) = compare(&plan, native, routed) {
         panic!("{difference}");
+    }
+}
+
+#[test]
+fn calls_with_keys_that_are_not_routed_are_the_kernels() {
+    if !may_run() {
+        return;
+    }
+    for keys in ["", "0x1"] {
+        let plan = Plan::from_env(100, || scripts(1..=100));
+        let native = || Native(Clock::Loose);
+        let local = || Routed::new(Clock::Loose, keys);
+        if let Err(difference) = compare(&plan, native, local) {
+            panic!("VSHMEM_KEYS={keys}: {difference}");
+        }
     }
 }
 
@@ -40,7 +55,7 @@ fn times_change_with_the_same_calls_as_the_kernels() {
         ..Plan::from_env(24, || timed_scripts(1..=25))
     };
     let native = || Native(Clock::Steps);
-    let routed = || Routed::new(Clock::Steps);
+    let routed = || Routed::new(Clock::Steps, "all,private");
     if let Err(difference) = compare(&plan, native, routed) {
         panic!("{difference}");
     }

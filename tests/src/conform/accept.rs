@@ -12,8 +12,19 @@
 //!   that `munmap`, `mprotect` or `SHM_REMAP` cut is none or several; Vshmem counts what `shmat`
 //!   and `shmdt` did. Who did so is [`Cloud`]ed: count, times and last pid of the segment are
 //!   not compared from there on, and, once it is removed, neither is how long it lives.
+//! - **Order of ends.** The kernel takes a process's attachments away while it ends; `vshmemd` when it
+//!   hears of it, which is before anybody's look at the segment but may be after the end of another
+//!   process. So each end is followed by a look, lest last pid and time depend on that order.
+//! - **`SHM_HUGETLB` of nearly 2^64 bytes.** The kernel's rounding up to whole huge pages overflows to
+//!   an empty segment; Vshmem says `ENOMEM`. Scripts ask for [`LARGEST_HUGE`] at most.
+//! - **Pages in memory** (`shm_rss`), once a byte was read: a page that was never written to may go at
+//!   any moment when memory is short.
+//! - **Limits of grants** are raised out of the way: scripts make segments that no domain could grant.
 
 use super::script::{Call, Id};
+
+/// Bytes that scripts ask for with `SHM_HUGETLB`, at most.
+pub const LARGEST_HUGE: u64 = i64::MAX as u64;
 
 /// What is known of a segment whose attachments were cut.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 //! Random scripts. The weights are such that most calls succeed and the rest fail in as many
 //! ways as the man pages know.
 
+use super::accept;
 use super::script::{
     AREA_PAGES, ATTACHMENTS, Address, Birth, Buffer, Call, End, IDS, Id, Look, PAGE, PROCESSES,
     STARTED, Step,
@@ -162,7 +163,11 @@ fn get() -> impl Strategy<Value = Call> {
         Call::Get {
             slot,
             key,
-            size,
+            size: if extra & libc::SHM_HUGETLB == 0 {
+                size
+            } else {
+                size.min(accept::LARGEST_HUGE)
+            },
             flags: how | mode | extra,
         }
     })

@@ -47,14 +47,16 @@ const NAMES: [&str; 2] = ["a", "b"];
 /// A world of two domains.
 pub struct Routed {
     clock: Clock,
+    keys: &'static str,
     world: World,
 }
 
 impl Routed {
-    /// Starts the world.
-    pub fn new(clock: Clock) -> Self {
+    /// Starts the world, in which `keys` are to be routed.
+    pub fn new(clock: Clock, keys: &'static str) -> Self {
         Self {
             clock,
+            keys,
             world: Self::world(),
         }
     }
@@ -65,7 +67,12 @@ impl Routed {
         // Processes that have given up root reach the daemons by this path too.
         std::fs::set_permissions(world.dir(), PermissionsExt::from_mode(0o755))
             .expect("mode of the world's directory");
-        NAMES.iter().for_each(|name| world.up(name));
+        for name in NAMES {
+            let mut up = world.run(name, "all", "true");
+            // What may be granted is limited by design; scripts make segments of any size.
+            up.env("VSHMEM_GRANT_LIMIT", u64::MAX.to_string());
+            crate::succeed(up);
+        }
         world
     }
 }
@@ -74,7 +81,7 @@ impl Side for Routed {
     fn trace(&mut self, script: &[Step]) -> Vec<String> {
         let program = crate::cc("conf_interp");
         run::trace(script, self.clock, &|domain| {
-            self.world.preload(NAMES[domain], "all,private", &program)
+            self.world.preload(NAMES[domain], self.keys, &program)
         })
     }
 

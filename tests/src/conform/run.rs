@@ -23,6 +23,8 @@ const AREA_END: u64 = AREA + 64 * PAGE;
 pub const NOBODY_THERE: &str = "no such process";
 /// Before the lines of what the harness asks of its own accord.
 pub const INDENT: &str = "    ";
+/// A process beside those of the script, in the first domain: it looks, and does nothing else.
+const OBSERVER: usize = PROCESSES;
 /// The domain of each process that runs from the start.
 const DOMAINS: [usize; STARTED] = [0, 1, 0];
 
@@ -102,12 +104,14 @@ struct Segment {
 struct Run<'a> {
     clock: Clock,
     program: &'a (dyn Fn(usize) -> Command + Sync),
-    live: [Option<Live>; PROCESSES],
+    live: [Option<Live>; PROCESSES + 1],
     /// By pid: in which order the process was born, and its domain.
     born: HashMap<i32, (usize, usize)>,
     births: usize,
     ids: [i32; IDS],
     segments: Vec<Segment>,
+    /// A byte was read, maybe of a page that nobody has written to.
+    read: bool,
     began: i64,
     /// The second in which each step began.
     seconds: Vec<i64>,
@@ -125,11 +129,12 @@ impl<'a> Run<'a> {
         Self {
             clock,
             program,
-            live: [const { None }; PROCESSES],
+            live: [const { None }; PROCESSES + 1],
             born: HashMap::new(),
             births: 0,
             ids: [-1; IDS],
             segments: Vec::new(),
+            read: false,
             began: now().as_secs() as i64,
             seconds: Vec::new(),
             trace: Vec::new(),
@@ -137,7 +142,8 @@ impl<'a> Run<'a> {
     }
 
     fn start(&mut self) {
-        for (number, &domain) in DOMAINS.iter().enumerate() {
+        let script = DOMAINS.into_iter().enumerate();
+        for (number, domain) in script.chain([(OBSERVER, DOMAINS[0])]) {
             match Process::start((self.program)(domain)) {
                 Ok(process) => self.enter(number, process, Place::empty(domain)),
                 Err(silence) => self
@@ -182,7 +188,10 @@ impl<'a> Run<'a> {
         // A process that does not live is stood in for by the next one that does.
         let number = usize::from(step.process);
         let mut round = (number..PROCESSES).chain(0..number);
-        let actor = round.find(|&number| self.live[number].is_some());
+        let actor = match number {
+            OBSERVER => self.live[OBSERVER].as_ref().map(|_| OBSERVER),
+            _ => round.find(|&number| self.live[number].is_some()),
+        };
         let line = match actor {
             Some(actor) => {
                 let step = Step {
@@ -331,6 +340,11 @@ impl<'a> Run<'a> {
 
     /// Notes what a call did and names what it answered.
     fn took_place(&mut self, number: usize, call: &Call, answer: &str) -> String {
+        if let Call::Unmap { page, pages } | Call::Protect { page, pages, .. } = *call {
+            // Also when it failed: it may have done a part.
+            let start = AREA + u64::from(page) * PAGE;
+            self.cut(number, start, start + u64::from(pages) * PAGE);
+        }
         let (value, rest) = answer.split_once(' ').unwrap_or((answer, ""));
         let Some(value) = value.parse::<i64>().ok().filter(|&value| value != -1) else {
             return answer.to_owned();
@@ -358,10 +372,7 @@ impl<'a> Run<'a> {
                 return format!("{name} {rest}");
             }
             Call::Detach { at } => self.detached(number, at),
-            Call::Unmap { page, pages } | Call::Protect { page, pages, .. } => {
-                let start = AREA + u64::from(page) * PAGE;
-                self.cut(number, start, start + u64::from(pages) * PAGE);
-            }
+            Call::Read { .. } => self.read = true,
             Call::Control {
                 id,
                 command: libc::IPC_RMID,
@@ -455,6 +466,7 @@ impl<'a> Run<'a> {
             let value = match name {
                 _ if cut && accept::CUT_FIELDS.contains(&name) => "?".to_owned(),
                 "used" | "pages" | "resident" if uncertain => "?".to_owned(),
+                "resident" if self.read => "?".to_owned(),
                 "key" if number != 0 => format!("key{}", number - i64::from(KEY_BASE)),
                 "atime" | "dtime" | "ctime" => self.time(number),
                 "cpid" | "lpid" if number != 0 => match self.born.get(&(number as i32)) {
@@ -499,9 +511,8 @@ impl<'a> Run<'a> {
             Birth::Fork => live.place.clone(),
             Birth::Vfork | Birth::Spawn => Place::empty(live.place.domain),
         };
-        if birth != Birth::Fork
-            && let Err(silence) = born.expect_up()
-        {
+        // One that ended before its first instruction would end as nobody.
+        if let Err(silence) = born.expect_up() {
             return format!("child: {silence:?}");
         }
         self.enter(child, born, place);
@@ -514,9 +525,23 @@ impl<'a> Run<'a> {
         match live.process.expect_up() {
             Ok(()) => {
                 live.place = Place::empty(live.place.domain);
+                self.let_be_noticed();
                 "up".to_owned()
             }
             Err(silence) => self.lost(number, silence),
+        }
+    }
+
+    /// Looks at each segment, with which the end of a process is noticed everywhere
+    /// ([`accept`], order of ends).
+    fn let_be_noticed(&mut self) {
+        let Some(observer) = &self.live[OBSERVER] else {
+            return;
+        };
+        let look = |segment: &Segment| observer.process.ask(&format!("stat {} 0", segment.id));
+        if let Err(silence) = self.segments.iter().try_for_each(|s| look(s).map(|_| ())) {
+            let lost = self.lost(OBSERVER, silence);
+            self.trace.push(format!("the observer: {lost}"));
         }
     }
 
@@ -527,29 +552,24 @@ impl<'a> Run<'a> {
             _ => live.process.send(&format!("leave {}", end as u32)),
         }
         match live.process.wait_end() {
-            Ok(()) => "ended".to_owned(),
+            Ok(()) => {
+                self.let_be_noticed();
+                "ended".to_owned()
+            }
             Err(silence) => format!("{silence:?}"),
         }
     }
 
-    /// Ends all processes and looks, from a new one, at what is left; then removes it.
+    /// Ends all processes and looks at what is left; then removes it.
     fn finish(&mut self) {
         let step = |call| Step {
-            process: 0,
+            process: OBSERVER as u8,
             raw: false,
             call,
         };
         for number in (0..PROCESSES).rev() {
             if self.live[number].is_some() {
                 self.leave(number, End::Kill);
-            }
-        }
-        match Process::start((self.program)(0)) {
-            Ok(process) => self.enter(0, process, Place::empty(0)),
-            Err(silence) => {
-                self.trace
-                    .push(format!("the last process did not start: {silence:?}"));
-                return;
             }
         }
         // A cut that is over with its process has no further consequence.
