@@ -68,8 +68,11 @@ hook! {
 
 hook! {
     unsafe fn shmctl(id: c_int, cmd: c_int, buf: *mut shmid_ds) -> c_int => routed_shmctl {
-        let ctl = if listing::lists(cmd) { listing::ctl } else { shm::ctl };
-        unsafe { ctl(SHMCTL.get(), id, cmd, buf) }
+        if listing::lists(cmd) {
+            unsafe { listing::ctl(SHMCTL.get(), id, cmd, buf) }
+        } else {
+            unsafe { shm::ctl(SHMCTL.get(), id, cmd, buf) }
+        }
     }
 }
 

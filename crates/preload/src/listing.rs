@@ -43,6 +43,7 @@ pub fn lists(cmd: c_int) -> bool {
 ///
 /// # Safety
 /// `real` is the C library's function.
+#[inline(never)]
 pub unsafe fn ctl(real: ShmCtl, index: c_int, cmd: c_int, buf: *mut shmid_ds) -> c_int {
     if config().is_none() {
         // SAFETY: passed on as it came.

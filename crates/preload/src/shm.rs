@@ -459,6 +459,7 @@ fn detach(session: &mut Guard, attachment: &Attachment) -> Result<(), c_int> {
 ///
 /// # Safety
 /// `real` is the C library's function.
+#[inline]
 pub unsafe fn ctl(real: ShmCtl, id: c_int, cmd: c_int, buf: *mut shmid_ds) -> c_int {
     if concerns_us(id) {
         // SAFETY: as this function.
