@@ -47,6 +47,13 @@ impl Client {
         self.birth = Some(connection);
     }
 
+    /// The connection has ended and the process has not: from now on its page has to be looked at.
+    pub fn outlive_connection(&mut self) {
+        self.ending = true;
+        // Held any longer, the connection would stay open, and hung up, for epoll to report.
+        self.birth = None;
+    }
+
     /// Whether something is left of the process whose connection, or which itself, has ended.
     pub fn is_left(&self) -> bool {
         // With this seal no other can be added, so the page is no witness any more. No client of
@@ -235,6 +242,20 @@ mod tests {
         assert!(child.lives());
         drop(theirs);
         assert!(!child.lives());
+    }
+
+    #[test]
+    fn a_child_that_outlives_its_connection_does_not_hold_it_open() {
+        let flags = SocketFlags::CLOEXEC;
+        let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None);
+        let (ours, _theirs) = pair.unwrap();
+        let ours = Rc::new(ours);
+        let mut clients = Clients::new();
+        let child = clients.add(1).unwrap();
+        child.expect_birth(ours.clone());
+        child.outlive_connection();
+        assert!(child.ending);
+        assert_eq!(Rc::strong_count(&ours), 1);
     }
 
     #[test]

@@ -251,7 +251,7 @@ impl Domain {
         };
         if client.is_left() {
             // It has closed its descriptors, or the kernel is not done with it.
-            client.ending = true;
+            client.outlive_connection();
         } else {
             self.reap(number);
         }
