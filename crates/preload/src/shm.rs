@@ -161,7 +161,7 @@ fn about(op: Op, id: c_int) -> Request {
 /// Whether a call with `id` has to look whose it is.
 #[inline]
 fn concerns_us(id: c_int) -> bool {
-    ids::may_be_routed(id) && config().is_some() && !kernel_ids::is_known(id)
+    ids::may_be_routed(id) && !kernel_ids::is_known(id) && config().is_some()
 }
 
 /// After a call that the kernel was left with: remembers that it knows the id, or puts the error
