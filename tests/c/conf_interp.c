@@ -230,15 +230,20 @@ static void protect(int raw, const uint64_t *a) {
 	result(mprotect((void *)a[0], a[1], (int)a[2]));
 }
 
-// Effective user and group, and one supplementary group or, for -1, none.
+// Effective user and group, and one supplementary group or, for -1, none; with a[3] for good.
 static void become(int raw, const uint64_t *a) {
 	(void)raw;
-	gid_t group = (gid_t)a[2];
-	if (seteuid(0) || setgroups(group == (gid_t)-1 ? 0 : 1, &group) || setegid((gid_t)a[1]) ||
-	    seteuid((uid_t)a[0]))
-		die("become");
+	uid_t uid = (uid_t)a[0];
+	gid_t gid = (gid_t)a[1], group = (gid_t)a[2];
+	if (seteuid(0) || setgroups(group == (gid_t)-1 ? 0 : 1, &group)) {
+		result(-1);
+		return;
+	}
 	errno = UNTOUCHED;
-	result(0);
+	if (a[3])
+		result(setresgid(gid, gid, gid) || setresuid(uid, uid, uid) ? -1 : 0);
+	else
+		result(setegid(gid) || seteuid(uid) ? -1 : 0);
 }
 
 static void close_all(int raw, const uint64_t *a) {
@@ -271,7 +276,10 @@ static void send_answer(int fd) {
 // A process that exec'ed with effective ids other than its real ones would be a privileged one, for
 // which the loader ignores LD_PRELOAD: what is tested here is the other kind.
 static void real_ids(void) {
-	if (syscall(SYS_setresgid, 0, 0, 0) || syscall(SYS_setresuid, 0, 0, 0))
+	gid_t gid = getgid();
+	uid_t uid = getuid();
+	syscall(SYS_setresuid, -1, uid, -1); // which gives root the right to the rest
+	if (syscall(SYS_setresgid, gid, gid, gid) || syscall(SYS_setresuid, uid, uid, uid))
 		die("real ids");
 }
 
@@ -287,7 +295,7 @@ static void new_process(int raw, const uint64_t *a) {
 	// posix_spawn is to find the rights to set the ids; and without root's, descriptors on their
 	// way from any process of the user, however unconcerned, may be too many for one more.
 	uid_t uid = geteuid();
-	if (a[0] == 2 && seteuid(0))
+	if (a[0] == 2 && seteuid(getuid()))
 		die("seteuid");
 	errno = UNTOUCHED;
 	if (a[0] == 0) {
@@ -304,8 +312,7 @@ static void new_process(int raw, const uint64_t *a) {
 		child = vfork();
 		if (child == 0) {
 			dup2(pair[1], 0);
-			syscall(SYS_setresgid, 0, 0, 0);
-			syscall(SYS_setresuid, 0, 0, 0);
+			real_ids();
 			execv("/proc/self/exe", self);
 			_exit(73);
 		}
@@ -324,7 +331,7 @@ static void new_process(int raw, const uint64_t *a) {
 			child = -1;
 	}
 	result(child);
-	if (seteuid(0))
+	if (seteuid(getuid()))
 		die("seteuid");
 	send_answer(child < 0 ? -1 : pair[0]);
 	if (seteuid(uid))

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The same scripts of calls on the kernel and routed: traces must be equal.
 
-use vshmem_tests::conform::generate::{scripts, timed_scripts};
+use vshmem_tests::conform::generate::{NOBODY, scripts, timed_scripts};
 use vshmem_tests::conform::run::{Clock, INDENT};
-use vshmem_tests::conform::script::{Call, Step};
-use vshmem_tests::conform::{Native, Plan, Routed, Side, compare};
+use vshmem_tests::conform::script::{Address, Buffer, Call, Id, Look, PAGE, Step};
+use vshmem_tests::conform::{Native, Plan, Routed, Side, both, compare};
 
 /// Whether this process may make IPC namespaces, which every case has one of.
 fn may_run() -> bool {
@@ -61,13 +61,140 @@ fn times_change_with_the_same_calls_as_the_kernels() {
     }
 }
 
+fn step(process: u8, call: Call) -> Step {
+    Step {
+        process,
+        raw: false,
+        call,
+    }
+}
+
+fn make(size: u64, flags: i32) -> Call {
+    Call::Get {
+        slot: 0,
+        key: 1,
+        size,
+        flags: libc::IPC_CREAT | 0o600 | flags,
+    }
+}
+
+fn attach(at: Address, flags: i32) -> Call {
+    Call::Attach {
+        slot: 0,
+        id: Id::Slot(0),
+        at,
+        flags,
+    }
+}
+
+fn stat() -> Call {
+    Call::Stat {
+        id: Id::Slot(0),
+        look: Look::Id(Buffer::Good),
+    }
+}
+
+fn at(page: u8) -> Address {
+    Address::Attached {
+        slot: 0,
+        page,
+        byte: 0,
+    }
+}
+
+/// Cases at the edges, each of which was once answered otherwise than by the kernel.
+fn edges() -> Vec<Vec<Call>> {
+    let area = Address::Area { page: 0, byte: 0 };
+    let none = Address::Number(0);
+    let become_nobody = Call::Become {
+        uid: NOBODY,
+        gid: NOBODY,
+        for_good: false,
+        group: -1,
+    };
+    let totals = Call::Totals {
+        buffer: Buffer::Good,
+    };
+    vec![
+        // An attach that fails leaves neither time nor pid behind.
+        vec![make(1, 0), attach(area, 0), make(1, 0), stat()],
+        vec![make(1, 0), attach(Address::Number(1), 0), stat()],
+        // Where a page would end at the end of the address space.
+        vec![make(1, 0), attach(Address::Number(u64::MAX), libc::SHM_RND)],
+        vec![
+            make(PAGE, 0),
+            attach(Address::Number(u64::MAX), libc::SHM_RND),
+        ],
+        // Page zero, where root may attach, and detach.
+        vec![
+            make(1, 0),
+            attach(Address::Number(1), libc::SHM_RND),
+            stat(),
+            Call::Detach { at: none },
+            stat(),
+        ],
+        // Who may use huge pages.
+        vec![become_nobody, make(1, libc::SHM_HUGETLB)],
+        // The largest file, and a place that it does not fit into.
+        vec![
+            make(i64::MAX as u64, libc::SHM_NORESERVE),
+            attach(none, 0),
+            stat(),
+        ],
+        vec![make(1 << 62, libc::SHM_NORESERVE), attach(area, 0)],
+        vec![
+            make(1 << 62, libc::SHM_NORESERVE),
+            attach(Address::Number(1 << 47), 0),
+        ],
+        // What is in memory: pages that were written to.
+        vec![
+            make(3 * PAGE, 0),
+            attach(none, 0),
+            totals.clone(),
+            Call::Write {
+                at: at(1),
+                value: 7,
+            },
+            totals.clone(),
+            Call::Write {
+                at: at(2),
+                value: 7,
+            },
+            totals,
+        ],
+    ]
+}
+
+#[test]
+fn edges_are_where_the_kernel_has_them() {
+    if !may_run() {
+        return;
+    }
+    let (mut native, mut routed) = (
+        Native(Clock::Loose),
+        Routed::new(Clock::Loose, "all,private"),
+    );
+    for calls in edges() {
+        for process in 0..2 {
+            let calls = calls.iter().enumerate();
+            // The construct is of the first domain, the rest of the script is the other's.
+            let script =
+                calls.map(|(at, call)| step(if at == 0 { 0 } else { process }, call.clone()));
+            let script: Vec<Step> = script.collect();
+            let (native, routed) = both(&mut native, &mut routed, &script);
+            assert_eq!(native, routed);
+        }
+    }
+}
+
 /// What random scripts must reach to be worth their while: the errors that the man pages name,
 /// and success.
-const WANTED: [&str; 39] = [
+const WANTED: [&str; 40] = [
     "Attach EACCES",
     "Attach EINVAL",
     "Attach ENOMEM",
     "Attach done",
+    "Become EPERM",
     "Become done",
     "CloseAll done",
     "Control EINVAL",

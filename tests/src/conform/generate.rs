@@ -291,5 +291,11 @@ fn become_other() -> impl Strategy<Value = Call> {
     let uid = prop_oneof![3 => Just(NOBODY), 3 => Just(0), 1 => Just(OTHER)];
     let gid = select(vec![0, NOBODY, OTHER]);
     let group = select(vec![-1, 0, NOBODY as i32, OTHER as i32]);
-    (uid, gid, group).prop_map(|(uid, gid, group)| Call::Become { uid, gid, group })
+    let for_good = prop::bool::weighted(0.1);
+    (uid, gid, group, for_good).prop_map(|(uid, gid, group, for_good)| Call::Become {
+        uid,
+        gid,
+        for_good,
+        group,
+    })
 }

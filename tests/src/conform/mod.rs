@@ -44,6 +44,9 @@ impl Side for Native {
 /// Names of the domains that a routed side spreads its processes over.
 const NAMES: [&str; 2] = ["a", "b"];
 
+/// The client library.
+const LIBRARY: &str = "libvshmem.so";
+
 /// A world of two domains.
 pub struct Routed {
     clock: Clock,
@@ -67,6 +70,8 @@ impl Routed {
         // Processes that have given up root reach the daemons by this path too.
         std::fs::set_permissions(world.dir(), PermissionsExt::from_mode(0o755))
             .expect("mode of the world's directory");
+        // So they do the library, of which the build's place may be root's own.
+        std::fs::copy(crate::bin(LIBRARY), world.dir().join(LIBRARY)).expect("copy of the library");
         for name in NAMES {
             let mut up = world.run(name, "all", "true");
             // What may be granted is limited by design; scripts make segments of any size.
@@ -81,7 +86,9 @@ impl Side for Routed {
     fn trace(&mut self, script: &[Step]) -> Vec<String> {
         let program = crate::cc("conf_interp");
         run::trace(script, self.clock, &|domain| {
-            self.world.preload(NAMES[domain], self.keys, &program)
+            let mut command = self.world.preload(NAMES[domain], self.keys, &program);
+            command.env("LD_PRELOAD", self.world.dir().join(LIBRARY));
+            command
         })
     }
 

@@ -324,7 +324,12 @@ impl<'a> Run<'a> {
             } => format!("control {} {command} {}", self.id(id), to(buffer)),
             Call::Limits { buffer } => format!("limits {}", to(buffer)),
             Call::Totals { buffer } => format!("totals {}", to(buffer)),
-            Call::Become { uid, gid, group } => format!("become {uid} {gid} {group}"),
+            Call::Become {
+                uid,
+                gid,
+                for_good,
+                group,
+            } => format!("become {uid} {gid} {group} {}", u32::from(for_good)),
             Call::Unmap { page, pages } => {
                 format!("unmap {} {}", area(page), u64::from(pages) * PAGE)
             }

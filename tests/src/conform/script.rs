@@ -218,6 +218,8 @@ pub enum Call {
         uid: u32,
         /// Effective group.
         gid: u32,
+        /// The real and the saved ones too, so that there is no way back.
+        for_good: bool,
         /// Supplementary group.
         group: i32,
     },
@@ -338,7 +340,15 @@ impl fmt::Display for Step {
             Call::New { child, birth } => write!(f, "{birth:?} p{child}"),
             Call::Exec => f.write_str("exec"),
             Call::Leave { end } => write!(f, "{end:?}"),
-            Call::Become { uid, gid, group } => write!(f, "become {uid}:{gid} group {group}"),
+            Call::Become {
+                uid,
+                gid,
+                for_good,
+                group,
+            } => {
+                let how = if *for_good { " for good" } else { "" };
+                write!(f, "become {uid}:{gid} group {group}{how}")
+            }
             Call::Unmap { page, pages } => write!(f, "munmap(area+{page}p, {pages}p)"),
             Call::Protect { page, pages, prot } => {
                 write!(f, "mprotect(area+{page}p, {pages}p, {prot})")
