@@ -8,10 +8,10 @@
 //! - **Indexes** of `SHM_STAT`, and with them the return value of `IPC_INFO` and `SHM_INFO`: a
 //!   listing is compared by whether some index leads to an id.
 //! - **Pids of another domain** are 0 ([`pid`]): a pid means nothing outside its own.
-//! - **Mappings that the program changed itself.** The kernel counts mappings, so an attachment
-//!   that `munmap`, `mprotect` or `SHM_REMAP` cut is none or several; Vshmem counts what `shmat`
-//!   and `shmdt` did. Who did so is [`Cloud`]ed: count, times and last pid of the segment are
-//!   not compared from there on, and, once it is removed, neither is how long it lives.
+//! - **Mappings that the program changed itself.** What `munmap`, `mprotect` and `SHM_REMAP` do to an
+//!   attachment is counted as in the kernel when somebody asks, but nobody is told when it happens:
+//!   times and last pid of a segment that was [`Cloud`]ed so are not compared from there on, and,
+//!   once it is removed, neither is how long it lives.
 //! - **Order of ends.** The kernel takes a process's attachments away while it ends; `vshmemd` when it
 //!   hears of it, which is before anybody's look at the segment but may be after the end of another
 //!   process. So each end is followed by a look, lest last pid and time depend on that order.
@@ -43,7 +43,7 @@ impl Cloud {
 }
 
 /// The fields of a segment that are not compared when an attachment of it was cut.
-pub const CUT_FIELDS: [&str; 4] = ["nattch", "atime", "dtime", "lpid"];
+pub const CUT_FIELDS: [&str; 3] = ["atime", "dtime", "lpid"];
 
 /// The id whose existence a call depends on.
 pub fn id_of(call: &Call) -> Option<Id> {

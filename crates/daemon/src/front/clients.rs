@@ -94,7 +94,14 @@ impl Client {
 
     /// Mappings of `region` in the process; `None` where they cannot be seen.
     pub fn mappings(&self, region: FileId) -> Option<u64> {
-        maps::count(self.pid, self.page_file?, region)
+        // A child of fork that has not asked for anything yet is known by what it says; whether
+        // that is true, the page tells, which is to be among the mappings.
+        let pid = if self.pid == 0 {
+            self.page.pid()
+        } else {
+            self.pid
+        };
+        maps::count(pid, self.page_file?, region)
     }
 }
 
