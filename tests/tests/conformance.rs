@@ -133,6 +133,14 @@ fn edges() -> Vec<Vec<Call>> {
             Call::Detach { at: none },
             stat(),
         ],
+        // A buffer that lies in a segment, which it must not seem to have been written to before.
+        vec![
+            make(1, 0),
+            attach(Address::Number(1), libc::SHM_RND),
+            Call::Totals {
+                buffer: Buffer::Null,
+            },
+        ],
         // Who may use huge pages.
         vec![become_nobody, make(1, libc::SHM_HUGETLB)],
         // The largest file, and a place that it does not fit into.

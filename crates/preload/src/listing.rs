@@ -23,7 +23,7 @@ const SHM_STAT_ANY: c_int = 15;
 
 /// What `SHM_INFO` fills in (`struct shm_info` of `linux/shm.h`), pages and counts.
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct ShmInfo {
     used_ids: c_int,
     shm_tot: u64,
@@ -57,14 +57,31 @@ pub unsafe fn ctl(real: ShmCtl, index: c_int, cmd: c_int, buf: *mut shmid_ds) ->
             // SAFETY: passed on as it came.
             None => unsafe { real(index, cmd, buf) },
         },
+        SHM_INFO => {
+            // The caller's buffer may lie in a segment itself, of which pages are counted here: it
+            // is written to once, at the end.
+            let mut info = ShmInfo::default();
+            // SAFETY: the kernel fills in a structure of this type.
+            let highest = unsafe { real(index, cmd, (&raw mut info).cast()) };
+            if highest < 0 {
+                return highest;
+            }
+            let routed = totals().unwrap_or_default();
+            info.used_ids = info.used_ids.saturating_add(routed.used as c_int);
+            info.shm_tot = info.shm_tot.saturating_add(routed.pages);
+            info.shm_rss = info.shm_rss.saturating_add(routed.resident);
+            if !sys::write_user(buf.cast(), &info) {
+                return fail(libc::EFAULT);
+            }
+            highest_index(highest, &routed)
+        }
         _ => {
             // SAFETY: passed on as it came.
             let highest = unsafe { real(index, cmd, buf) };
             if highest < 0 {
-                highest
-            } else {
-                add_routed(cmd, highest, buf)
+                return highest;
             }
+            highest_index(highest, &totals().unwrap_or_default())
         }
     }
 }
@@ -99,29 +116,22 @@ fn stat(index: c_int, any: bool, buf: *mut shmid_ds) -> c_int {
     }
 }
 
-/// Adds the routed segments to what the kernel said of its own.
-fn add_routed(cmd: c_int, highest: c_int, buf: *mut shmid_ds) -> c_int {
+/// The routed segments together. `None` without a daemon: then there are none to show, and a
+/// listing of the kernel's still works.
+fn totals() -> Option<Totals> {
     let request = Request {
         op: Op::Info as u32,
         kind: Kind::Shm as u32,
         ..Request::default()
     };
-    // Without a daemon there are none to show; a listing of the kernel's still works.
-    let Ok((reply, _)) = lock::enter().call(request) else {
-        return highest;
-    };
-    let totals = reply.body::<Totals>();
-    if cmd == SHM_INFO {
-        let info = buf.cast::<ShmInfo>();
-        if let Some(mut both) = sys::read_user(info.cast_const()) {
-            both.used_ids = both.used_ids.saturating_add(totals.used as c_int);
-            both.shm_tot = both.shm_tot.saturating_add(totals.pages);
-            both.shm_rss = both.shm_rss.saturating_add(totals.resident);
-            sys::write_user(info, &both);
-        }
-    }
-    match totals.indices {
-        0 => highest,
-        indices => c_int::try_from(base().saturating_add(indices - 1)).unwrap_or(highest),
+    let (reply, _) = lock::enter().call(request).ok()?;
+    Some(reply.body())
+}
+
+/// The highest index of all, where the kernel's own is `kernels`.
+fn highest_index(kernels: c_int, routed: &Totals) -> c_int {
+    match routed.indices {
+        0 => kernels,
+        indices => c_int::try_from(base().saturating_add(indices - 1)).unwrap_or(kernels),
     }
 }
