@@ -112,6 +112,12 @@ fn edges() -> Vec<Vec<Call>> {
         for_good: false,
         group: -1,
     };
+    let private = Call::Get {
+        slot: 0,
+        key: 0,
+        size: 1,
+        flags: 0o600,
+    };
     let totals = Call::Totals {
         buffer: Buffer::Good,
     };
@@ -140,6 +146,22 @@ fn edges() -> Vec<Vec<Call>> {
             Call::Totals {
                 buffer: Buffer::Null,
             },
+        ],
+        // Two attachments at one address: the beginning of one is under the other.
+        vec![
+            make(3 * PAGE, 0),
+            attach(area, 0),
+            private.clone(),
+            attach(area, libc::SHM_REMAP),
+            Call::Write {
+                at: at(0),
+                value: 7,
+            },
+            Call::Detach { at: area },
+            Call::Read { at: area },
+            Call::Read { at: at(1) },
+            Call::Detach { at: area },
+            Call::Read { at: at(1) },
         ],
         // Who may use huge pages.
         vec![become_nobody, make(1, libc::SHM_HUGETLB)],

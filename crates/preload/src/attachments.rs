@@ -124,18 +124,15 @@ impl Attachments {
         entry.key.store(key(attachment.addr), Release);
     }
 
-    /// The attachment that begins at `addr`.
-    pub fn get(&self, addr: usize) -> Option<Attachment> {
-        self.iter().find(|a| a.addr == addr)
-    }
-
-    /// Removes the attachment that begins at `addr`.
-    pub fn remove(&mut self, addr: usize) {
-        for entry in entries() {
-            if entry.key.load(Relaxed) == key(addr) {
-                entry.key.store(0, Release);
-                return;
-            }
+    /// Removes an attachment.
+    pub fn remove(&mut self, attachment: &Attachment) {
+        let is_it = |entry: &&Entry| {
+            // SAFETY: the session's lock is held (`&mut self`); nobody writes.
+            entry.key.load(Relaxed) == key(attachment.addr)
+                && unsafe { (*entry.rest.get()).id } == attachment.id
+        };
+        if let Some(entry) = entries().iter().find(is_it) {
+            entry.key.store(0, Release);
         }
     }
 

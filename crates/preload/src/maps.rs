@@ -106,14 +106,16 @@ pub fn pieces(
     Ok(count)
 }
 
-/// Whether anything of `attachment` is still mapped where `shmat` put it.
-pub fn any_left(attachment: &Attachment) -> Result<bool, Errno> {
-    let mut left = false;
+/// Where the first piece of `attachment` is that is still mapped where `shmat` put it.
+pub fn first_piece(attachment: &Attachment) -> Result<Option<usize>, Errno> {
+    let mut first = None;
     let end = attachment.addr.saturating_add(attachment.len);
     lines_in(attachment.addr, end, |line| {
-        left |= piece_of(attachment, &line).is_some();
+        if let (None, Some((start, _))) = (first, piece_of(attachment, &line)) {
+            first = Some(start);
+        }
     })?;
-    Ok(left)
+    Ok(first)
 }
 
 /// Whether anything at all is mapped in the range.

@@ -377,9 +377,9 @@ fn drop_replaced(session: &mut Session, addr: usize, len: usize) {
     for old in session.attachments.iter() {
         let overlaps =
             old.addr < addr.saturating_add(len) && addr < old.addr.saturating_add(old.len);
-        if overlaps && (old.addr == addr && old.len <= len || !maps::any_left(&old).unwrap_or(true))
-        {
-            session.attachments.remove(old.addr);
+        let replaced = || maps::first_piece(&old).is_ok_and(|piece| piece.is_none());
+        if overlaps && (old.addr == addr && old.len <= len || replaced()) {
+            session.attachments.remove(&old);
             uncount(session, &old);
         }
     }
@@ -414,7 +414,7 @@ fn now() -> i64 {
 pub unsafe fn dt(real: ShmDt, addr: *const c_void) -> c_int {
     if attachments::begins_at(addr as usize) {
         let mut session = lock::enter();
-        if let Some(attachment) = session.attachments.get(addr as usize) {
+        if let Some(attachment) = meant(&session, addr as usize) {
             let result = detach(&mut session, &attachment);
             drop(session);
             return result.map_or_else(fail, |()| 0);
@@ -422,6 +422,18 @@ pub unsafe fn dt(real: ShmDt, addr: *const c_void) -> c_int {
     }
     // SAFETY: passed on as it came.
     unsafe { real(addr) }
+}
+
+/// The attachment that a `shmdt` of `addr` means. There are several where `SHM_REMAP` has put one
+/// over the beginning of another; then it is the one of which the first piece comes first, as the
+/// kernel finds it going upwards.
+fn meant(session: &Session, addr: usize) -> Option<Attachment> {
+    let here = || session.attachments.iter().filter(|a| a.addr == addr);
+    if here().nth(1).is_none() {
+        return here().next();
+    }
+    let place = |a: &Attachment| maps::first_piece(a).ok().flatten().unwrap_or(usize::MAX);
+    here().min_by_key(place)
 }
 
 fn detach(session: &mut Guard, attachment: &Attachment) -> Result<(), c_int> {
@@ -446,7 +458,7 @@ fn detach(session: &mut Guard, attachment: &Attachment) -> Result<(), c_int> {
             1
         }
     };
-    session.attachments.remove(attachment.addr);
+    session.attachments.remove(attachment);
     uncount(session, attachment);
     if pieces == 0 {
         Err(libc::EINVAL)
