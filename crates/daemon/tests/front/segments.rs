@@ -277,7 +277,9 @@ fn attachments_of_all_domains_are_counted_together() {
     let world = World::new();
     let (_a, _b) = (world.domain("a"), world.domain("b"));
     let (a, b) = (world.client("a"), world.client("b"));
-    let (made, _region) = a.get(KEY, 1, CREAT | 0o600).unwrap();
+    let (made, region) = a.get(KEY, 1, CREAT | 0o600).unwrap();
+    // Inherited by the children: what is counted has to be among their mappings.
+    let _mapped = map(&region.unwrap());
     b.get(KEY, 1, 0).unwrap();
     b.open(made.id, 0o600).unwrap();
     let mut children = Vec::new();
