@@ -14,6 +14,8 @@ pub mod limits;
 pub mod link;
 pub mod paths;
 pub mod perm;
+pub mod set;
+pub mod token;
 pub mod wire;
 
 pub use ids::{Domid, Kind};

@@ -10,6 +10,8 @@
 //! being removed while I attach it?) each writes its own word, then reads the other's.
 
 pub mod attach;
+pub mod cell;
 pub mod client_page;
 pub mod directory;
 pub mod mapping;
+pub mod set;
