@@ -28,6 +28,7 @@
 
 mod attachments;
 mod config;
+mod construct;
 mod errno;
 mod fork;
 mod hooks;

@@ -3,9 +3,10 @@
 //! `ipc/shm.c`. Each function takes the real one, to pass on what is not routed.
 
 use crate::attachments::{self, Attachment};
-use crate::config::config;
+use crate::construct::{
+    self, Target, concerns_us, get_known, get_request, is_routed_key, left_to_kernel, may, resolve,
+};
 use crate::errno::{self, fail};
-use crate::kernel_ids;
 use crate::lock::{self, Guard};
 use crate::maps;
 use crate::session::{Session, live_directory};
@@ -15,12 +16,10 @@ use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags};
 use std::ffi::{c_int, c_void};
 use vshmem_abi::channel::Fds;
-use vshmem_abi::ids::{self, IPC_PRIVATE};
-use vshmem_abi::perm::{self, EXEC, READ, WRITE};
+use vshmem_abi::perm::{EXEC, READ, WRITE};
 use vshmem_abi::wire::{MODE_DEST, Meta, Op, Reply, Request, Stat, State};
 use vshmem_abi::{Kind, PAGE_SIZE};
 use vshmem_engine::attach;
-use vshmem_engine::directory::{self, Lookup};
 
 /// What `shmat` returns when it fails: `(void *) -1`.
 const FAILED: *mut c_void = usize::MAX as *mut c_void;
@@ -39,11 +38,11 @@ pub type ShmCtl = unsafe extern "C" fn(c_int, c_int, *mut shmid_ds) -> c_int;
 /// # Safety
 /// `real` is the C library's function.
 pub unsafe fn get(real: ShmGet, key: key_t, size: size_t, flags: c_int) -> c_int {
-    if !config().is_some_and(|config| config.keys.contains(key)) {
+    if !is_routed_key(key) {
         // SAFETY: passed on as it came.
         return unsafe { real(key, size, flags) };
     }
-    match get_known(key, size, flags) {
+    match get_known(Kind::Shm, key, size as u64, flags) {
         Some(result) => result.unwrap_or_else(fail),
         None => get_from_daemon(key, size, flags),
     }
@@ -53,14 +52,7 @@ pub unsafe fn get(real: ShmGet, key: key_t, size: size_t, flags: c_int) -> c_int
 #[inline(never)]
 fn get_from_daemon(key: key_t, size: size_t, flags: c_int) -> c_int {
     let mut session = lock::enter();
-    let request = Request {
-        op: Op::Get as u32,
-        kind: Kind::Shm as u32,
-        key,
-        flags,
-        size: size as u64,
-        ..Request::default()
-    };
+    let request = get_request(Kind::Shm, key, size as u64, flags);
     match session.call(request) {
         Ok((reply, [fd, ..])) => {
             if let Some(fd) = fd {
@@ -73,105 +65,8 @@ fn get_from_daemon(key: key_t, size: size_t, flags: c_int) -> c_int {
     }
 }
 
-/// A get of a key that the directory has: no lock, no message; the kernel's checks in its order
-/// (`ipcget_public`). `None` when `vshmemd` has to be asked.
-#[inline]
-fn get_known(key: key_t, size: size_t, flags: c_int) -> Option<Result<c_int, c_int>> {
-    if key == IPC_PRIVATE {
-        return None;
-    }
-    let Lookup::Found(_, meta) = directory::find_key(live_directory()?, Kind::Shm, key) else {
-        return None;
-    };
-    const EXCLUSIVE: c_int = libc::IPC_CREAT | libc::IPC_EXCL;
-    Some(if flags & EXCLUSIVE == EXCLUSIVE {
-        Err(libc::EEXIST)
-    } else if meta.size < size as u64 {
-        Err(libc::EINVAL)
-    } else if !may(&meta, flags as u32 & 0o777) {
-        Err(libc::EACCES)
-    } else {
-        Ok(meta.id)
-    })
-}
-
-/// Whether the caller, as it is at this moment, may access the segment. The kernel's ids are those
-/// of the thread. What this grants has to be granted by `vshmemd` too before memory is handed out.
-fn may(meta: &Meta, wanted: u32) -> bool {
-    if wanted == 0 {
-        return true;
-    }
-    let euid = rustix::process::geteuid().as_raw();
-    perm::may_access(meta, wanted, euid, |gid| {
-        if rustix::process::getegid().as_raw() == gid {
-            return true;
-        }
-        let mut groups = [0 as libc::gid_t; 1024];
-        // SAFETY: the array has as many places as the call is told.
-        let count = unsafe { libc::getgroups(groups.len() as c_int, groups.as_mut_ptr()) };
-        groups
-            .iter()
-            .take(count.max(0) as usize)
-            .any(|&group| group == gid)
-    })
-}
-
-/// What an id stands for.
-pub enum Target {
-    /// A routed segment: directory slot and what is known of it.
-    Routed(u32, Meta),
-    /// Not ours; if the kernel does not know it either (`EINVAL`), this is the error instead.
-    Kernel(Option<c_int>),
-}
-
-/// Finds out whose `id` is. To be called for ids that [`concerns_us`] only.
-///
-/// # Errors
-/// `EIDRM` when the owner domain of the segment is gone; `ENODEV` only by way of
-/// [`Target::Kernel`], since without a daemon an id may still be the kernel's.
-fn resolve(session: &mut Session, id: c_int) -> Result<Target, c_int> {
-    session.notice_fork();
-    if let Some(directory) = live_directory()
-        && let Lookup::Found(slot, meta) = directory::find_id(directory, Kind::Shm, id)
-    {
-        return match State::from_raw(meta.state) {
-            State::Lost => Err(libc::EIDRM),
-            _ => Ok(Target::Routed(slot, meta)),
-        };
-    }
-    let request = about(Op::Find, id);
-    match session.call(request) {
-        Ok((reply, _)) => Ok(Target::Routed(reply.slot, reply.body())),
-        Err(libc::EINVAL) if session.restarted => Ok(Target::Kernel(Some(libc::EIDRM))),
-        Err(libc::EINVAL) => Ok(Target::Kernel(None)),
-        Err(libc::ENODEV) => Ok(Target::Kernel(Some(libc::ENODEV))),
-        Err(error) => Err(error),
-    }
-}
-
 fn about(op: Op, id: c_int) -> Request {
-    Request {
-        op: op as u32,
-        kind: Kind::Shm as u32,
-        id,
-        ..Request::default()
-    }
-}
-
-/// Whether a call with `id` has to look whose it is.
-#[inline]
-fn concerns_us(id: c_int) -> bool {
-    ids::may_be_routed(id) && !kernel_ids::is_known(id) && config().is_some()
-}
-
-/// After a call that the kernel was left with: remembers that it knows the id, or puts the error
-/// that tells more than `EINVAL`.
-fn left_to_kernel(id: c_int, failed: bool, instead: Option<c_int>) {
-    if !failed {
-        kernel_ids::remember(id);
-    } else if let (libc::EINVAL, Some(error)) = (errno::get(), instead) {
-        errno::set(error);
-    }
+    construct::about(Kind::Shm, op, id)
 }
 
 /// `shmat(2)`.
@@ -181,7 +76,7 @@ fn left_to_kernel(id: c_int, failed: bool, instead: Option<c_int>) {
 pub unsafe fn at(real: ShmAt, id: c_int, addr: *const c_void, flags: c_int) -> *mut c_void {
     if concerns_us(id) {
         let mut session = lock::enter();
-        let instead = match resolve(&mut session, id) {
+        let instead = match resolve(&mut session, Kind::Shm, id) {
             Ok(Target::Routed(slot, meta)) => {
                 let result = place(addr as usize, flags)
                     .and_then(|place| attach(&mut session, slot, &meta, place, flags));
@@ -486,7 +381,7 @@ pub unsafe fn ctl(real: ShmCtl, id: c_int, cmd: c_int, buf: *mut shmid_ds) -> c_
 #[inline(never)]
 unsafe fn ctl_of_ours(real: ShmCtl, id: c_int, cmd: c_int, buf: *mut shmid_ds) -> c_int {
     let mut session = lock::enter();
-    let instead = match resolve(&mut session, id) {
+    let instead = match resolve(&mut session, Kind::Shm, id) {
         Ok(Target::Routed(..)) => {
             let result = control(&mut session, id, cmd, buf);
             drop(session);
