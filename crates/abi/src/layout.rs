@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Layouts of the two memories that a client shares with its `vshmemd`: the **directory**
-//! (written by `vshmemd` alone, read by all clients of the domain) and the **client page**
-//! (written by one client, read by `vshmemd`). The code that works on them is in
-//! `vshmem-engine`; every byte is described in `docs/wire.md`.
+//! Layouts of the memories that a client shares with its `vshmemd`: the **directory** (written by
+//! `vshmemd` alone, read by all clients of the domain), the **client page** (written by one
+//! client, read by `vshmemd`), and the **wait page** (written by all clients of the domain and by
+//! `vshmemd`). The code that works on them is in `vshmem-engine`; every byte is described in
+//! `docs/wire.md`.
 
 use crate::limits::DIR_SLOTS;
 use core::sync::atomic::{AtomicI32, AtomicI64, AtomicU32, AtomicU64};
@@ -18,6 +19,10 @@ pub unsafe trait Shared {}
 pub const DIR_MAGIC: u64 = u64::from_le_bytes(*b"VSHMEMD1");
 /// First word of a client page: "VSHMEMC1" in memory order.
 pub const PAGE_MAGIC: u64 = u64::from_le_bytes(*b"VSHMEMC1");
+/// First word of a wait page: "VSHMEMW1" in memory order.
+pub const WAIT_MAGIC: u64 = u64::from_le_bytes(*b"VSHMEMW1");
+/// Slots of a wait page: so many threads of a domain can wait, or processes have undo, at a time.
+pub const WAIT_SLOTS: usize = 1 << 14;
 /// Hash chains for keys, and as many for ids.
 pub const DIR_BUCKETS: usize = 1 << 14;
 /// End of a chain.
@@ -64,8 +69,9 @@ pub struct DirEntry {
     pub next_id: AtomicU32,
     /// A [`crate::wire::Meta`], word by word.
     pub meta: [AtomicU64; META_WORDS],
-    /// Zero.
-    pub reserved: AtomicU64,
+    /// Another number after each change of the entry, never the same twice in one directory: who
+    /// has decided something about the construct need not decide it again while it is the same.
+    pub version: AtomicU64,
 }
 
 /// The whole directory. Sparse: only what is used takes memory.
@@ -118,10 +124,47 @@ pub struct ClientPage {
     pub attach: [AttachEntry; DIR_SLOTS],
 }
 
+/// Head of a wait page.
+#[repr(C)]
+pub struct WaitHeader {
+    /// [`WAIT_MAGIC`]; written by `vshmemd`, constant.
+    pub magic: AtomicU64,
+    /// Generation of the domain; written by `vshmemd`, constant.
+    pub generation: AtomicU64,
+    /// Zero.
+    pub reserved: [AtomicU64; 6],
+}
+
+/// What a thread that waits, or a process that has undo, holds: its death shows in it at once.
+#[repr(C)]
+pub struct WaitSlot {
+    /// A `pthread_mutex_t` of the C library (robust, process-shared) that the thread holds. Its
+    /// first 32 bits are the lock word; when the thread dies, however it dies, the kernel sets
+    /// `FUTEX_OWNER_DIED` in it.
+    pub mutex: [AtomicU64; 5],
+    /// Token of the client that has the slot ([`crate::token`]); 0: nobody.
+    pub token: AtomicU64,
+    /// What it waits for: `id << 32 | waiter + 1`; low half 0: it is not in the queue (yet).
+    pub construct: AtomicU64,
+    /// Undo token of the process, if that is what the slot is held for.
+    pub undoer: AtomicU64,
+}
+
+/// The whole wait page (many pages in truth, sparse).
+#[repr(C)]
+pub struct WaitPage {
+    /// The head.
+    pub head: WaitHeader,
+    /// The slots.
+    pub slots: [WaitSlot; WAIT_SLOTS],
+}
+
 // SAFETY: repr(C), atomics only, sizes below show that there is no padding.
 unsafe impl Shared for Directory {}
 // SAFETY: as above.
 unsafe impl Shared for ClientPage {}
+// SAFETY: as above.
+unsafe impl Shared for WaitPage {}
 
 const _: () = {
     assert!(size_of::<DirHeader>() == 128 + 2 * 4 * DIR_BUCKETS);
@@ -130,6 +173,9 @@ const _: () = {
     assert!(size_of::<AttachEntry>() == 32);
     assert!(size_of::<Directory>() == size_of::<DirHeader>() + DIR_SLOTS * 96);
     assert!(size_of::<ClientPage>() == 64 + DIR_SLOTS * 32);
+    assert!(size_of::<WaitHeader>() == 64);
+    assert!(size_of::<WaitSlot>() == 64);
+    assert!(size_of::<WaitPage>() == 64 + WAIT_SLOTS * 64);
     assert!(core::mem::offset_of!(DirHeader, seq) == 24);
     assert!(core::mem::offset_of!(DirHeader, owner) == 32);
     assert!(core::mem::offset_of!(PageHeader, pid) == 16);

@@ -45,15 +45,71 @@ impl ShmLimits {
     }
 }
 
+/// The settings of `/proc/sys/kernel/sem`, in their order in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct SemLimits {
+    /// SEMMSL: semaphores of one set.
+    pub msl: u64,
+    /// SEMMNS: semaphores of all sets together.
+    pub mns: u64,
+    /// SEMOPM: operations of one call.
+    pub opm: u64,
+    /// SEMMNI: how many sets there may be.
+    pub mni: u64,
+}
+
+/// SEMVMX: the largest value of a semaphore. A constant of the kernel.
+pub const SEMVMX: i32 = 32767;
+/// SEMAEM: the largest adjustment of an undo record. A constant of the kernel.
+pub const SEMAEM: i32 = SEMVMX;
+
+impl SemLimits {
+    /// The kernel's defaults (`include/uapi/linux/sem.h`), for where `/proc` cannot be read.
+    pub const DEFAULT: Self = Self {
+        msl: 32000,
+        mns: 32000 * 32000,
+        opm: 500,
+        mni: 32000,
+    };
+
+    /// Where they are.
+    pub const PATH: &'static str = "/proc/sys/kernel/sem";
+
+    /// Reads the kernel's settings at this moment; the defaults when they cannot be read.
+    pub fn read() -> Self {
+        let mut text = [0u8; 128];
+        let numbers = contents(Self::PATH, &mut text).and_then(Self::parse);
+        numbers.unwrap_or(Self::DEFAULT)
+    }
+
+    /// What the file's text says.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut numbers = text.split_whitespace().map(|n| n.parse().ok());
+        let mut next = || numbers.next().flatten();
+        Some(Self {
+            msl: next()?,
+            mns: next()?,
+            opm: next()?,
+            mni: next()?,
+        })
+    }
+}
+
 /// The first number of a file of one line under `/proc/sys`. Allocates nothing: the client
 /// library asks too.
 pub fn setting(path: &str) -> Option<u64> {
+    let mut text = [0u8; 64];
+    let text = contents(path, &mut text)?;
+    text.split_whitespace().next()?.parse().ok()
+}
+
+/// The text of a small file.
+fn contents<'a>(path: &str, buffer: &'a mut [u8]) -> Option<&'a str> {
     use rustix::fs::{Mode, OFlags};
     let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
-    let mut buffer = [0u8; 64];
-    let len = rustix::io::read(&file, &mut buffer).ok()?;
-    let text = std::str::from_utf8(buffer.get(..len)?).ok()?;
-    text.split_whitespace().next()?.parse().ok()
+    let len = rustix::io::read(&file, &mut *buffer).ok()?;
+    std::str::from_utf8(buffer.get(..len)?).ok()
 }
 
 #[cfg(test)]
@@ -65,5 +121,14 @@ mod tests {
         let text = std::fs::read_to_string("/proc/sys/kernel/shmmni").unwrap();
         assert_eq!(ShmLimits::read().mni, text.trim().parse::<u64>().unwrap());
         assert_eq!(setting("/proc/sys/kernel/no-such-setting"), None);
+    }
+    #[test]
+    fn the_four_numbers_of_semaphores_are_read() {
+        let text = std::fs::read_to_string(SemLimits::PATH).unwrap();
+        let want: Vec<u64> = text.split_whitespace().flat_map(str::parse).collect();
+        let SemLimits { msl, mns, opm, mni } = SemLimits::read();
+        assert_eq!([msl, mns, opm, mni], want[..]);
+        assert_eq!(SemLimits::parse("1 2 3"), None);
+        assert_eq!(SemLimits::parse("1 2 x 4"), None);
     }
 }

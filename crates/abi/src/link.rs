@@ -44,6 +44,9 @@ pub enum LinkOp {
     Count = 33,
     /// Query to the owner domain: grant the region of `meta.id` to `domid`. Answer: `gref`.
     Grant = 34,
+    /// Query to the owner domain of a set or queue: `domid`, which knew `meta.id`, is gone with
+    /// all its processes.
+    Departed = 35,
 }
 
 impl LinkOp {
@@ -63,6 +66,7 @@ impl LinkOp {
             32 => Self::Update,
             33 => Self::Count,
             34 => Self::Grant,
+            35 => Self::Departed,
             _ => return None,
         })
     }

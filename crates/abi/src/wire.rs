@@ -12,8 +12,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 #[repr(u32)]
 pub enum Op {
     /// First message of a client: `arg` is its pid as it sees it, `token` the domain generation
-    /// it belonged to before (0: none). Reply: `body` is [`Welcome`], with two descriptors, the
-    /// directory (read-only) and the client page.
+    /// it belonged to before (0: none). Reply: `body` is [`Welcome`], with three descriptors, the
+    /// directory (read-only), the client page and the domain's wait page.
     Hello = 1,
     /// `shmget`, `semget`, `msgget`: `kind`, `key`, `size` (`nsems` for sets), `flags`.
     /// Reply: `value` is the id, `body` is [`Meta`]; a segment just made comes with a descriptor
@@ -22,15 +22,17 @@ pub enum Op {
     /// Is `id` a routed construct of `kind`? Reply: `body` is [`Meta`]; `EINVAL` when it is not.
     Find = 3,
     /// The region of `id`; `flags` is the access wanted as permission bits ([`crate::perm`]).
-    /// Reply: `body` is [`Meta`], with the descriptor of the region, read-only unless write
-    /// permission was asked for.
+    /// Reply: `body` is [`Meta`], with the descriptor of the region: of a segment read-only unless
+    /// write permission was asked for; of a set for reading and writing, if the caller may read
+    /// or alter it.
     Open = 4,
     /// The client has counted an attachment of `id`, which is being removed: does it still live?
     Confirm = 5,
     /// The client's last attachment of `id`, which is being removed, has gone.
     Detached = 6,
     /// `IPC_STAT` (`id`), or with [`STAT_INDEX`] in `flags` `SHM_STAT` of the routed index `id`;
-    /// with [`STAT_ANY`] without permission check. Reply: `value` is the id, `body` is [`Stat`].
+    /// with [`STAT_ANY`] without permission check. Reply: `value` is the id, `body` is [`Stat`];
+    /// of a set `usage.atime` is `sem_otime` and `usage.dtime` the last `SETVAL` or `SETALL`.
     Stat = 7,
     /// `IPC_SET`: `id`, `uid`, `gid`, `mode`.
     Set = 8,
@@ -41,8 +43,8 @@ pub enum Op {
     Lock = 10,
     /// `SHM_INFO`, `SEM_INFO`, `MSG_INFO`: `kind`. Reply: `body` is [`Totals`].
     Info = 11,
-    /// The client is about to fork. Reply: two descriptors, the connection and the client page of
-    /// the child, in which the attachments are counted already.
+    /// The client is about to fork. Reply: `body` is the child's [`Welcome`], with two descriptors,
+    /// its connection and its client page, in which the attachments are counted already.
     Fork = 12,
     /// The construct of `kind` with the lowest index above `arg` (`u32::MAX` to begin), for
     /// listings without permission check. Reply: `value` is the id, `body` is [`Stat`]; `ENOENT`
@@ -51,6 +53,12 @@ pub enum Op {
     /// Stop this daemon: `arg` 0 unless there are clients, 1 even then, 2 not at all: only say how
     /// many there are. Reply: `value` is their number, `EBUSY` when it refuses.
     Shutdown = 14,
+    /// The process is about to use `SEM_UNDO` on the set `id` for the first time. Reply: `body` is
+    /// [`Undoer`], the same for every set of the process.
+    Undo = 15,
+    /// Somebody who waits on the set `id`, or would undo something there, seems to be dead. Reply
+    /// when what the dead of this domain have left there is cleared away.
+    Settle = 16,
 }
 
 impl Op {
@@ -71,6 +79,8 @@ impl Op {
             12 => Self::Fork,
             13 => Self::Next,
             14 => Self::Shutdown,
+            15 => Self::Undo,
+            16 => Self::Settle,
             _ => return None,
         })
     }
@@ -171,7 +181,7 @@ impl Reply {
     }
 }
 
-/// Body of the reply to [`Op::Hello`].
+/// Body of the replies to [`Op::Hello`] and [`Op::Fork`].
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
@@ -183,6 +193,18 @@ pub struct Welcome {
     pub domid: u32,
     /// The client's slot in the domain.
     pub client: u32,
+    /// The client's serial number ([`crate::token`]).
+    pub serial: u64,
+}
+
+/// Body of the reply to [`Op::Undo`].
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Undoer {
+    /// The process's undo token ([`crate::token`]), which it keeps over `exec`.
+    pub token: u64,
 }
 
 /// A construct is in one of these states ([`Meta::state`], and the directory's state words).
@@ -265,9 +287,10 @@ pub const MODE_DEST: u32 = 0o1000;
 pub struct Usage {
     /// Attachments (`shm_nattch`).
     pub nattch: u64,
-    /// Last attach, in nanoseconds since the epoch; 0: never.
+    /// Last attach, in nanoseconds since the epoch; 0: never. Of a set the last `semop`.
     pub atime: i64,
-    /// Last detach, in nanoseconds since the epoch; 0: never.
+    /// Last detach, in nanoseconds since the epoch; 0: never. Of a set the last `SETVAL` or
+    /// `SETALL`.
     pub dtime: i64,
     /// Pid of the last attach or detach, in its own domain.
     pub lpid: i32,
@@ -313,7 +336,7 @@ pub struct Totals {
     pub used: u64,
     /// The highest index in use plus one.
     pub indices: u64,
-    /// Their pages (`shm_tot`).
+    /// Their pages (`shm_tot`); of sets their semaphores.
     pub pages: u64,
     /// Of these, in memory (`shm_rss`).
     pub resident: u64,
@@ -339,7 +362,7 @@ mod tests {
             }
         }
         assert_eq!(Op::from_raw(0), None);
-        assert_eq!(Op::from_raw(15), None);
+        assert_eq!(Op::from_raw(17), None);
     }
 
     #[test]

@@ -3,9 +3,12 @@
 //! page does not.
 
 use std::mem::{offset_of, size_of};
-use vshmem_abi::layout::{AttachEntry, ClientPage, DirEntry, DirHeader, Directory, PageHeader};
+use vshmem_abi::layout::{
+    AttachEntry, ClientPage, DirEntry, DirHeader, Directory, PageHeader, WaitHeader, WaitPage,
+    WaitSlot,
+};
 use vshmem_abi::link::{LinkMsg, LinkOp};
-use vshmem_abi::wire::{Meta, Op, Reply, Request, Totals, Usage, Welcome};
+use vshmem_abi::wire::{Meta, Op, Reply, Request, Totals, Undoer, Usage, Welcome};
 
 /// The rows that the page must have for a type: its size, and the offset of each field.
 macro_rules! rows {
@@ -22,13 +25,16 @@ fn the_wire_page_names_every_field_at_its_offset() {
         rows, DirHeader, magic, generation, version, domid, seq, high_water, owner, reserved, keys,
         ids
     );
-    rows!(rows, DirEntry, word, next_key, next_id, meta, reserved);
+    rows!(rows, DirEntry, word, next_key, next_id, meta, version);
     rows!(rows, Directory, head, entries);
     rows!(
         rows, PageHeader, magic, generation, pid, client, high_water, reserved
     );
     rows!(rows, AttachEntry, id, count, atime, dtime, reserved);
     rows!(rows, ClientPage, head, attach);
+    rows!(rows, WaitHeader, magic, generation, reserved);
+    rows!(rows, WaitSlot, mutex, token, construct, undoer);
+    rows!(rows, WaitPage, head, slots);
     rows!(
         rows, Meta, id, kind, key, state, uid, gid, cuid, cgid, mode, owner, size, ctime, cpid,
         index, huge_shift, reserved
@@ -44,7 +50,8 @@ fn the_wire_page_names_every_field_at_its_offset() {
         resident
     );
     rows!(rows, Totals, used, indices, pages, resident);
-    rows!(rows, Welcome, generation, domid, client);
+    rows!(rows, Welcome, generation, domid, client, serial);
+    rows!(rows, Undoer, token);
     rows!(
         rows, Request, version, op, kind, key, id, flags, size, uid, gid, mode, arg, token
     );

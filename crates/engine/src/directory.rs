@@ -58,6 +58,16 @@ pub fn state_of(directory: &Directory, slot: u32, id: i32) -> State {
     }
 }
 
+/// The version of the entry in `slot`. What was found after this was read holds for as long as it
+/// is the same.
+#[inline]
+pub fn version_of(directory: &Directory, slot: u32) -> u64 {
+    let entry = directory.entries.get(slot as usize);
+    // Acquire: pairs with the Release of `DirectoryWriter::move_version`, so who sees a version
+    // sees what has changed with it.
+    entry.map_or(0, |entry| entry.version.load(Acquire))
+}
+
 /// Whether the `vshmemd` that writes this directory lives.
 pub fn writer_lives(directory: &Directory) -> bool {
     let word = directory.head.owner[0].load(Acquire) as u32;
@@ -163,6 +173,7 @@ pub struct DirectoryWriter {
     by_id: HashMap<i32, u32>,
     by_key: HashMap<(u32, i32), u32>,
     free: Vec<u32>,
+    version: u64,
 }
 
 impl DirectoryWriter {
@@ -194,6 +205,7 @@ impl DirectoryWriter {
             by_id: HashMap::new(),
             by_key: HashMap::new(),
             free: Vec::new(),
+            version: 0,
         })
     }
 
@@ -229,6 +241,7 @@ impl DirectoryWriter {
             push(&this.map.head.ids[bucket(0, meta.id)], &entry.next_id, slot);
             this.link_key(slot, meta);
         });
+        self.move_version(slot);
         Some(slot)
     }
 
@@ -251,6 +264,7 @@ impl DirectoryWriter {
                 this.link_key(slot, meta);
             }
         });
+        self.move_version(slot);
     }
 
     /// Frees `slot`. No client of the domain may have the construct attached any more.
@@ -268,6 +282,7 @@ impl DirectoryWriter {
             );
             store_meta(this.entry(slot), &Meta::default());
         });
+        self.move_version(slot);
         self.free.push(slot);
     }
 
@@ -285,6 +300,12 @@ impl DirectoryWriter {
 
     fn entry(&self, slot: u32) -> &DirEntry {
         &self.map.entries[slot as usize]
+    }
+
+    /// Says that the entry in `slot` is another one than before.
+    fn move_version(&mut self, slot: u32) {
+        self.version += 1;
+        self.entry(slot).version.store(self.version, Release);
     }
 
     /// Runs a change of chains and entries with the counter odd.

@@ -88,9 +88,10 @@ impl<E: Environment> Registrar<E> {
             Some(LinkOp::Locate) => self.locate(from, request, peers),
             Some(LinkOp::Next) => self.next(request),
             Some(LinkOp::Totals) => self.totals(request, peers),
-            Some(LinkOp::Enrol | LinkOp::Update | LinkOp::Count | LinkOp::Grant) | None => {
-                Err(Errno::INVAL)
-            }
+            Some(
+                LinkOp::Enrol | LinkOp::Update | LinkOp::Count | LinkOp::Grant | LinkOp::Departed,
+            )
+            | None => Err(Errno::INVAL),
         };
         match done {
             Ok(answer) => answer,

@@ -13,6 +13,8 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
+use vshmem_abi::Domid;
+use vshmem_abi::wire::Welcome;
 use vshmem_engine::client_page::PageMaster;
 
 /// One process.
@@ -21,6 +23,8 @@ pub struct Client {
     pub page: PageMaster,
     /// Place in the domain, which no other living client has.
     pub slot: u32,
+    /// Its number, which no other client of the domain ever has: what its token is made of.
+    serial: u64,
     /// As our pid namespace numbers it; 0: not known.
     pid: i32,
     pidfd: Option<OwnedFd>,
@@ -32,6 +36,16 @@ pub struct Client {
 }
 
 impl Client {
+    /// What it is told when it begins.
+    pub fn welcome(&self, domid: Domid, generation: u64) -> Welcome {
+        Welcome {
+            generation,
+            domid,
+            client: self.slot,
+            serial: self.serial,
+        }
+    }
+
     /// Whether the process is there. One that has not mapped its page yet, and so has not written
     /// its pid, is believed to be, unless it is a child whose end of the connection is closed: its
     /// `fork` has failed, or it was killed before it did anything.
@@ -140,6 +154,7 @@ impl Clients {
             birth: None,
             page,
             slot,
+            serial: number,
             pid: 0,
             pidfd: None,
             ending: false,

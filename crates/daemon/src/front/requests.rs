@@ -82,6 +82,7 @@ impl Service {
             Op::Lock => self.lock(request, from),
             Op::Info => Ok(self.info(kind)),
             Op::Next => self.next(kind, request.arg, from),
+            Op::Undo | Op::Settle => Err(Errno::INVAL),
             Op::Hello | Op::Fork | Op::Shutdown => Err(Errno::PROTO),
         }
     }

@@ -16,7 +16,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use vshmem_abi::channel::send;
-use vshmem_abi::wire::{Op, Reply, Request, Welcome};
+use vshmem_abi::wire::{Op, Reply, Request};
 use vshmem_abi::{ABI_VERSION, Kind};
 
 // Tokens of epoll: connections have their numbers, pidfds that of their client and a bit.
@@ -348,11 +348,7 @@ impl Front {
             );
         }
         let client = domain.clients.add(number).map_err(|e| errno_of(&e))?;
-        let welcome = Welcome {
-            generation,
-            domid: domain.domid,
-            client: client.slot,
-        };
+        let welcome = client.welcome(domain.domid, generation);
         self.connections.greeted(number);
         self.identify(number, caller.pid);
         let answer = Answer::with(0, 0, &welcome);
@@ -374,13 +370,18 @@ impl Front {
         if let Some(client) = domain.clients.get_mut(child) {
             client.expect_birth(ours.clone());
         }
+        let welcome = domain
+            .clients
+            .get(child)
+            .ok_or(Errno::PROTO)?
+            .welcome(domain.domid, domain.clients.generation);
         domain.note_fork(parent);
         if let Err(errno) = self.epoll.add(&ours, child, EventFlags::IN) {
             domain.clients.remove(child);
             return Err(errno);
         }
         self.connections.add_made(child, ours);
-        Ok(Answer::ok()
+        Ok(Answer::with(0, 0, &welcome)
             .and(Passed::Own(theirs))
             .and(Passed::Page(child)))
     }

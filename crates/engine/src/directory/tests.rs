@@ -137,6 +137,30 @@ fn readers_never_see_half_a_change() {
     });
 }
 
+#[test]
+fn each_change_of_an_entry_moves_its_version_and_no_other() {
+    let (mut writer, reader) = pair();
+    let m = meta(1, 0x1234);
+    let slot = writer.insert(&m).unwrap();
+    let other = writer.insert(&meta(2, 0)).unwrap();
+    let still = version_of(reader, other);
+    let mut seen = vec![version_of(reader, slot)];
+    let changed = Meta { mode: 0o600, ..m };
+    writer.update(slot, &changed);
+    seen.push(version_of(reader, slot));
+    writer.update(slot, &changed);
+    assert_eq!(version_of(reader, slot), seen[1], "nothing has changed");
+    writer.remove(slot);
+    seen.push(version_of(reader, slot));
+    assert_eq!(writer.insert(&meta(3, 0)), Some(slot));
+    seen.push(version_of(reader, slot));
+    seen.sort_unstable();
+    seen.dedup();
+    assert_eq!(seen.len(), 4, "{seen:?}");
+    assert_eq!(version_of(reader, other), still);
+    assert_eq!(version_of(reader, u32::MAX), 0);
+}
+
 proptest::proptest! {
     #[test]
     fn any_sequence_of_changes_leaves_what_a_map_would_hold(
