@@ -131,8 +131,10 @@ pub struct WaitHeader {
     pub magic: AtomicU64,
     /// Generation of the domain; written by `vshmemd`, constant.
     pub generation: AtomicU64,
+    /// Slots from here on were never used; raised by a client before it takes one.
+    pub high_water: AtomicU64,
     /// Zero.
-    pub reserved: [AtomicU64; 6],
+    pub reserved: [AtomicU64; 5],
 }
 
 /// What a thread that waits, or a process that has undo, holds: its death shows in it at once.

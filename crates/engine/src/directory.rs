@@ -7,11 +7,12 @@
 //! of a change.
 
 use crate::mapping::{Mapping, file_size};
+use crate::robust;
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::*, fence};
+use std::sync::atomic::{AtomicU32, Ordering::*, fence};
 use vshmem_abi::layout::{DIR_BUCKETS, DIR_MAGIC, DirEntry, Directory, META_WORDS, NO_SLOT};
 use vshmem_abi::limits::DIR_SLOTS;
 use vshmem_abi::wire::{Meta, State};
@@ -198,7 +199,7 @@ impl DirectoryWriter {
         for chain in head.keys.iter().chain(&head.ids) {
             chain.store(NO_SLOT, Relaxed);
         }
-        hold(&head.owner)?;
+        robust::hold(&head.owner)?;
         Ok(Self {
             fd,
             map,
@@ -363,45 +364,11 @@ fn unlink(map: &Directory, head: &AtomicU32, next: impl Fn(&DirEntry) -> &Atomic
     }
 }
 
-/// Initialises the robust mutex in `place` and locks it for the rest of this thread's life.
-fn hold(place: &[AtomicU64; 5]) -> std::io::Result<()> {
-    const { assert!(size_of::<libc::pthread_mutex_t>() <= size_of::<[AtomicU64; 5]>()) };
-    let mutex = place.as_ptr().cast_mut().cast::<libc::pthread_mutex_t>();
-    let check = |error: i32| match error {
-        0 => Ok(()),
-        error => Err(std::io::Error::from_raw_os_error(error)),
-    };
-    // SAFETY: `mutex` points to 40 writable, aligned bytes of a mapping that stays for as long as
-    // this process, and nobody else writes them: clients map the file read-only.
-    unsafe {
-        let mut attr = std::mem::zeroed();
-        check(libc::pthread_mutexattr_init(&mut attr))?;
-        check(libc::pthread_mutexattr_setpshared(
-            &mut attr,
-            libc::PTHREAD_PROCESS_SHARED,
-        ))?;
-        check(libc::pthread_mutexattr_setrobust(
-            &mut attr,
-            libc::PTHREAD_MUTEX_ROBUST,
-        ))?;
-        check(libc::pthread_mutex_init(mutex, &attr))?;
-        libc::pthread_mutexattr_destroy(&mut attr);
-        check(libc::pthread_mutex_lock(mutex))
-    }
-}
-
 impl Drop for DirectoryWriter {
     fn drop(&mut self) {
-        let mutex = self
-            .map
-            .head
-            .owner
-            .as_ptr()
-            .cast_mut()
-            .cast::<libc::pthread_mutex_t>();
-        // SAFETY: the mutex was initialised and locked by `hold`. A daemon drops the directory in
-        // the thread that made it; unlocked or not, it is leaving the robust list with the memory.
-        unsafe { libc::pthread_mutex_unlock(mutex) };
+        // A daemon drops the directory in the thread that made it; so or so, the mutex is leaving the
+        // robust list with the memory.
+        robust::release(&self.map.head.owner);
     }
 }
 

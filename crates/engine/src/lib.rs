@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! System V semantics over shared pages: the upper half, which knows nothing of ports.
 //!
-//! Two memories join the clients of a domain and its `vshmemd`:
+//! Three memories join the clients of a domain and its `vshmemd`:
 //! - the [`directory`]: what the domain knows of constructs, written by `vshmemd` alone. A get of
 //!   a known key and the look at a construct's state are reads of it;
-//! - the [`client_page`]: what one process has attached, written by that process alone.
+//! - the [`client_page`]: what one process has attached, written by that process alone;
+//! - the [`wait_page`]: who waits, or has undo, and whether it lives.
 //!
 //! Neither side ever waits for the other here. Where both must agree ([`attach`]: is the segment
 //! being removed while I attach it?) each writes its own word, then reads the other's.
@@ -14,4 +15,6 @@ pub mod cell;
 pub mod client_page;
 pub mod directory;
 pub mod mapping;
+mod robust;
 pub mod set;
+pub mod wait_page;
