@@ -12,7 +12,7 @@ use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering::*;
-use vshmem_abi::layout::{self, WAIT_MAGIC, WAIT_SLOTS, WaitSlot};
+use vshmem_abi::layout::{self, Shared, WAIT_MAGIC, WAIT_SLOTS, WaitSlot};
 use vshmem_abi::token::Token;
 
 /// Where threads begin to look for a free slot is spread over so many, so that they do not meet,
@@ -100,50 +100,41 @@ impl WaitMaster {
     }
 }
 
-/// The clients' side. Never unmapped: a thread may be in it, and a program sees few daemons in its
-/// life.
-#[derive(Clone, Copy)]
-pub struct WaitPage {
-    page: &'static layout::WaitPage,
-}
+/// The clients' side.
+#[repr(transparent)]
+pub struct WaitPage(layout::WaitPage);
+
+// SAFETY: nothing but a layout that is one.
+unsafe impl Shared for WaitPage {}
 
 impl WaitPage {
-    /// Maps the page that `vshmemd` passed.
+    /// Maps the page that `vshmemd` passed. Never unmapped: a thread may be in it, and a program sees
+    /// few daemons in its life.
     ///
     /// # Errors
     /// `PROTO` when it is not a wait page; else what `mmap` says.
-    pub fn map(fd: BorrowedFd<'_>) -> Result<Self, Errno> {
-        let map = Mapping::<layout::WaitPage>::new(fd, true)?;
-        if map.head.magic.load(Relaxed) != WAIT_MAGIC {
+    pub fn map(fd: BorrowedFd<'_>) -> Result<&'static Self, Errno> {
+        let map = Mapping::<Self>::new(fd, true)?;
+        if map.0.head.magic.load(Relaxed) != WAIT_MAGIC {
             return Err(Errno::PROTO);
         }
-        Ok(Self { page: map.leak() })
-    }
-
-    /// The page as it lies in memory, to be kept as a pointer.
-    pub fn layout(self) -> &'static layout::WaitPage {
-        self.page
-    }
-
-    /// The page that [`Self::layout`] gave.
-    pub fn of(page: &'static layout::WaitPage) -> Self {
-        Self { page }
+        Ok(map.leak())
     }
 
     /// Takes a slot for the calling thread of the client `token`, and holds its mutex. `hint` says
     /// where to begin to look: threads that wait at the same time should have different ones.
     /// `None`: all are taken, or the C library refuses the mutex.
-    pub fn claim(self, token: Token, hint: u32) -> Option<u32> {
+    pub fn claim(&self, token: Token, hint: u32) -> Option<u32> {
         let first = hint as usize % SPREAD;
         for index in (first..WAIT_SLOTS).chain(0..first) {
-            let Some(slot) = self.page.slots.get(index) else {
+            let Some(slot) = self.0.slots.get(index) else {
                 break;
             };
             if slot.token.load(Relaxed) != Token::NONE.raw() {
                 continue;
             }
             // Before the slot is taken: once it is, `vshmemd` has to find it.
-            if self.page.head.high_water.load(Relaxed) <= index as u64 {
+            if self.0.head.high_water.load(Relaxed) <= index as u64 {
                 self.page
                     .head
                     .high_water
@@ -167,8 +158,8 @@ impl WaitPage {
 
     /// Notes what the thread that has `slot` waits for. Before it sleeps it has to look whether the
     /// set is still there: either it sees that it is not, or `vshmemd` sees this.
-    pub fn set_construct(self, slot: u32, id: i32, waiter: u32) {
-        if let Some(slot) = self.page.slots.get(slot as usize) {
+    pub fn set_construct(&self, slot: u32, id: i32, waiter: u32) {
+        if let Some(slot) = self.0.slots.get(slot as usize) {
             let word = u64::from(id as u32) << 32 | (u64::from(waiter) + 1) & 0xffff_ffff;
             slot.construct.store(word, SeqCst);
             std::sync::atomic::fence(SeqCst);
@@ -176,22 +167,22 @@ impl WaitPage {
     }
 
     /// Notes that the thread that has `slot` is not in a queue any more.
-    pub fn clear_construct(self, slot: u32) {
-        if let Some(slot) = self.page.slots.get(slot as usize) {
+    pub fn clear_construct(&self, slot: u32) {
+        if let Some(slot) = self.0.slots.get(slot as usize) {
             slot.construct.store(0, Release);
         }
     }
 
     /// Notes that `slot` is held for the life of the process, whose undo token is `undoer`.
-    pub fn set_undoer(self, slot: u32, undoer: Token) {
-        if let Some(slot) = self.page.slots.get(slot as usize) {
+    pub fn set_undoer(&self, slot: u32, undoer: Token) {
+        if let Some(slot) = self.0.slots.get(slot as usize) {
             slot.undoer.store(undoer.raw(), Release);
         }
     }
 
     /// Gives `slot` back, in the thread that claimed it.
-    pub fn release(self, slot: u32) {
-        if let Some(slot) = self.page.slots.get(slot as usize) {
+    pub fn release(&self, slot: u32) {
+        if let Some(slot) = self.0.slots.get(slot as usize) {
             slot.construct.store(0, Relaxed);
             slot.undoer.store(0, Relaxed);
             crate::robust::release(&slot.mutex);
@@ -201,8 +192,8 @@ impl WaitPage {
 
     /// Whether the thread that holds `slot` is dead, as the kernel has marked it.
     #[inline]
-    pub fn is_dead(self, slot: u32) -> bool {
-        self.page.slots.get(slot as usize).is_some_and(is_marked)
+    pub fn is_dead(&self, slot: u32) -> bool {
+        self.0.slots.get(slot as usize).is_some_and(is_marked)
     }
 }
 
@@ -212,7 +203,7 @@ mod tests {
 
     const ID: i32 = 0x4000_0001;
 
-    fn pair() -> (WaitMaster, WaitPage) {
+    fn pair() -> (WaitMaster, &'static WaitPage) {
         let master = WaitMaster::create(1).unwrap();
         let page = WaitPage::map(master.fd()).unwrap();
         (master, page)
@@ -293,14 +284,14 @@ mod tests {
     #[test]
     fn a_full_page_gives_no_slot_and_is_searched_once() {
         let (master, page) = pair();
-        for slot in &page.page.slots {
+        for slot in &page.0.slots {
             slot.token.store(9, Relaxed);
         }
         assert_eq!(page.claim(client(1), 77), None);
-        page.page.slots[3].token.store(0, Relaxed);
+        page.0.slots[3].token.store(0, Relaxed);
         assert_eq!(page.claim(client(1), 77), Some(3));
         page.release(3);
-        page.page.head.high_water.store(u64::MAX, Relaxed);
+        page.0.head.high_water.store(u64::MAX, Relaxed);
         assert_eq!(master.held().count(), WAIT_SLOTS - 1);
     }
 }
