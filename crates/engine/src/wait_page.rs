@@ -135,10 +135,7 @@ impl WaitPage {
             }
             // Before the slot is taken: once it is, `vshmemd` has to find it.
             if self.0.head.high_water.load(Relaxed) <= index as u64 {
-                self.page
-                    .head
-                    .high_water
-                    .fetch_max(index as u64 + 1, SeqCst);
+                self.0.head.high_water.fetch_max(index as u64 + 1, SeqCst);
             }
             // Acquire: pairs with the Release of whoever gave it back.
             let taken =
