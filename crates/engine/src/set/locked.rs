@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A set whose lock is held: the journal, and the carrying out of operations.
 
-use super::{NOWAIT, Op, Performed, SEM_UNDO, SEMAEM, SEMVMX, Set, Surroundings, Who};
+use super::{NOWAIT, Op, Performed, SEM_UNDO, Set, Surroundings, Who};
 use crate::cell::Cell64;
 use std::sync::atomic::Ordering::{Relaxed, Release};
+use vshmem_abi::limits::{SEMAEM, SEMVMX};
 use vshmem_abi::set::{self, undo};
 use vshmem_abi::token::Token;
 

@@ -31,11 +31,6 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use vshmem_abi::set::{self, Shape, waiter};
 use vshmem_abi::token::Token;
 
-/// `SEMVMX`: the largest value of a semaphore. A constant of the kernel.
-pub const SEMVMX: i32 = 32767;
-/// `SEMAEM`: the largest adjustment of an undo record. A constant of the kernel.
-const SEMAEM: i32 = SEMVMX;
-
 /// `SEM_UNDO` of `sys/sem.h`.
 pub const SEM_UNDO: u16 = 0x1000;
 /// `IPC_NOWAIT` as `sem_flg` has it.

@@ -110,7 +110,7 @@ impl<C: Cell64, S: Surroundings> Locked<'_, '_, C, S> {
     }
 
     /// The waiter that a link or an end leads to.
-    fn waiting(&self, link: u32) -> Option<Waiting> {
+    fn follow(&self, link: u32) -> Option<Waiting> {
         let index = link
             .checked_sub(1)
             .filter(|&i| i < self.set.shape.waiters)?;
@@ -119,15 +119,15 @@ impl<C: Cell64, S: Surroundings> Locked<'_, '_, C, S> {
     }
 
     pub(super) fn waiter_at(&self, index: u32) -> Option<Waiting> {
-        self.waiting(index.checked_add(1)?)
+        self.follow(index.checked_add(1)?)
     }
 
     fn first(&self, queue: Queue) -> Option<Waiting> {
-        self.waiting(halves(self.load(queue.ends)).0)
+        self.follow(halves(self.load(queue.ends)).0)
     }
 
     fn next(&self, queue: Queue, after: Waiting) -> Option<Waiting> {
-        self.waiting(halves(self.load(self.set.waiter(after.index) + queue.link)).0)
+        self.follow(halves(self.load(self.set.waiter(after.index) + queue.link)).0)
     }
 
     /// How many wait, and how many of these with more than one operation.
@@ -228,7 +228,7 @@ impl<C: Cell64, S: Surroundings> Locked<'_, '_, C, S> {
         let (first, last) = halves(self.load(queue.ends));
         let link = self.set.waiter(index) + queue.link;
         self.put(link, word_of(0, last));
-        match self.waiting(last) {
+        match self.follow(last) {
             Some(before) => {
                 let link = self.set.waiter(before.index) + queue.link;
                 let (_, previous) = halves(self.load(link));
@@ -242,7 +242,7 @@ impl<C: Cell64, S: Surroundings> Locked<'_, '_, C, S> {
     fn unlink(&mut self, queue: Queue, index: u32) {
         let (next, previous) = halves(self.load(self.set.waiter(index) + queue.link));
         let (mut first, mut last) = halves(self.load(queue.ends));
-        match self.waiting(previous) {
+        match self.follow(previous) {
             Some(before) => {
                 let link = self.set.waiter(before.index) + queue.link;
                 let (_, further) = halves(self.load(link));
@@ -250,7 +250,7 @@ impl<C: Cell64, S: Surroundings> Locked<'_, '_, C, S> {
             }
             None => first = next,
         }
-        match self.waiting(next) {
+        match self.follow(next) {
             Some(after) => {
                 let link = self.set.waiter(after.index) + queue.link;
                 let (further, _) = halves(self.load(link));
@@ -324,24 +324,29 @@ impl<C: Cell64, S: Surroundings> Locked<'_, '_, C, S> {
                 return None;
             }
         };
-        self.put(outcome, word_of(0, errno as u32));
+        self.finish(who, errno);
+        self.commit();
+        Some(errno)
+    }
+
+    /// Takes a waiter out of the queues with this result, to be told ([`Self::post_all`]); to be
+    /// committed.
+    pub(super) fn finish(&mut self, who: Waiting, errno: c_int) {
+        let at = self.set.waiter(who.index);
+        self.put(at + waiter::OUTCOME, word_of(0, errno as u32));
         self.leave(who);
-        let state = set.waiter(who.index) + waiter::STATE;
-        self.put(state, who.state & !0xff | waiter::DONE);
+        self.put(at + waiter::STATE, who.state & !0xff | waiter::DONE);
         // To be told, in this order.
         let (first, last) = halves(self.load(set::POSTING));
-        let link = set.waiter(who.index) + waiter::LINK;
-        self.put(link, 0);
-        match self.waiting(last) {
+        self.put(at + waiter::LINK, 0);
+        match self.follow(last) {
             Some(before) => {
-                let link = set.waiter(before.index) + waiter::LINK;
+                let link = self.set.waiter(before.index) + waiter::LINK;
                 self.put(link, word_of(who.index + 1, 0));
                 self.put(set::POSTING, word_of(first, who.index + 1));
             }
             None => self.put(set::POSTING, word_of(who.index + 1, who.index + 1)),
         }
-        self.commit();
-        Some(errno)
     }
 
     /// After a change of values that has been announced by [`intent::SCAN`] and committed: carries
@@ -456,7 +461,7 @@ impl<C: Cell64, S: Surroundings> Locked<'_, '_, C, S> {
     pub(super) fn post_all(&mut self) {
         for _ in 0..self.set.shape.waiters {
             let (first, last) = halves(self.load(set::POSTING));
-            let Some(who) = self.waiting(first) else {
+            let Some(who) = self.follow(first) else {
                 break;
             };
             let (next, _) = halves(self.load(self.set.waiter(who.index) + waiter::LINK));

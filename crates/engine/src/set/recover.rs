@@ -4,9 +4,10 @@
 
 use super::locked::{Locked, value_word};
 use super::queue::Changed;
-use super::{SEMVMX, Set, Surroundings, Who};
+use super::{Set, Surroundings, Who};
 use crate::cell::Cell64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
+use vshmem_abi::limits::SEMVMX;
 use vshmem_abi::set::{self, undo, waiter};
 use vshmem_abi::token::Token;
 

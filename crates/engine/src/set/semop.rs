@@ -74,12 +74,31 @@ impl<C: Cell64, S: Surroundings> Locked<'_, '_, C, S> {
         self.enqueue(ops, &entry)
     }
 
+    /// How many wait.
+    pub fn waiting(&self) -> u32 {
+        self.counts().0
+    }
+
     /// Gives up waiting at `index`. `true`: the waiter is out of the queue and its record is free.
     /// `false`: its operations are done or have failed, as [`Set::collect`] tells.
     pub fn give_up(&mut self, index: u32, token: Token) -> bool {
         match self.queued_of(index, token) {
             Some(who) => {
                 self.abandon(who);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Ends the waiting at `index` with `errno`, as if its operations had failed: the record stays the
+    /// waiter's, who finds the result there. `false`: they were done, or had failed, before.
+    pub fn interrupt(&mut self, index: u32, token: Token, errno: c_int) -> bool {
+        match self.queued_of(index, token) {
+            Some(who) => {
+                self.finish(who, errno);
+                self.commit();
+                self.post_all();
                 true
             }
             None => false,
@@ -103,11 +122,17 @@ impl<C: Cell64> Set<'_, C> {
             || post.load(Relaxed) == waiter::ASLEEP
     }
 
-    /// Takes the result of the waiter at `index`, which was told that it is there, and frees the
-    /// record. 0, or the errno of its call.
+    /// The result of the waiter at `index`, which was told that it is there: 0, or the errno of its
+    /// call.
+    pub fn result(&self, index: u32) -> c_int {
+        let (_, errno) = halves(self.load(self.waiter(index) + waiter::OUTCOME));
+        errno as c_int
+    }
+
+    /// Takes the result, and frees the record.
     pub fn collect(&self, index: u32) -> c_int {
+        let errno = self.result(index);
         let at = self.waiter(index);
-        let (_, errno) = halves(self.load(at + waiter::OUTCOME));
         let long = (self.load(at + waiter::STATE) >> 32) as u32;
         if let Some(long) = long.checked_sub(1).filter(|&l| l < self.shape.longs) {
             self.at(self.long(long)).store(0, Release);
@@ -115,7 +140,7 @@ impl<C: Cell64> Set<'_, C> {
         self.at(at + waiter::POST).store(waiter::IDLE, Relaxed);
         // Release: the record's words were read before it is used again.
         self.at(at + waiter::STATE).store(waiter::FREE, Release);
-        errno as c_int
+        errno
     }
 }
 
