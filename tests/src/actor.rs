@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A process that does one shm call after another as the test says: `tests/c/actor.c`.
+//! A process that does one call after another as the test says: `tests/c/actor.c` for segments,
+//! `tests/c/sem_actor.c` for semaphore sets.
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -43,7 +44,16 @@ impl Actor {
     /// Starts an actor of `domain`, with all keys routed; as root in an IPC namespace of its own,
     /// so that it lists nothing of the kernel's that others have.
     pub fn of(world: &World, domain: &str) -> Self {
-        let command = world.run(domain, "all,private", cc("actor"));
+        Self::running(world, domain, "actor")
+    }
+
+    /// The same for semaphore sets.
+    pub fn of_sets(world: &World, domain: &str) -> Self {
+        Self::running(world, domain, "sem_actor")
+    }
+
+    fn running(world: &World, domain: &str, program: &str) -> Self {
+        let command = world.run(domain, "all,private", cc(program));
         Self::start(if nix::unistd::geteuid().is_root() {
             in_own_namespace(&command)
         } else {

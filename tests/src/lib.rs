@@ -38,15 +38,18 @@ pub fn bin(name: &str) -> PathBuf {
     path
 }
 
-/// Compiles `tests/c/NAME.c` (once a change of its source or of `check.h`) and returns the program.
+/// Compiles `tests/c/NAME.c` (once a change of its source or of a header) and returns the program.
 pub fn cc(name: &str) -> PathBuf {
-    let source = root().join("tests/c").join(format!("{name}.c"));
-    let header = root().join("tests/c/check.h");
+    let sources = root().join("tests/c");
+    let source = sources.join(format!("{name}.c"));
     let out_dir = root().join("target/tests-c");
     std::fs::create_dir_all(&out_dir).expect("target/tests-c");
     let program = out_dir.join(name);
     let modified = |path: &Path| path.metadata().and_then(|m| m.modified()).ok();
-    let changed = modified(&source).max(modified(&header));
+    let changed = ["check.h", "sem.h"]
+        .map(|header| modified(&sources.join(header)))
+        .into_iter()
+        .fold(modified(&source), Ord::max);
     if modified(&program).is_some_and(|built| Some(built) > changed) {
         return program;
     }

@@ -122,6 +122,23 @@ pub fn kept_natively_and_routed(program: &str, scenario: &str) {
     });
 }
 
+/// Runs a scenario natively, then routed in several domains: the program starts its processes in those
+/// that `DOMAINS` names.
+pub fn kept_natively_and_in_domains(program: &str, scenario: &str, domains: &[&str]) {
+    let program = cc(program);
+    let args: Vec<_> = scenario.split(' ').collect();
+    let mut command = native(&program);
+    command.args(&args);
+    succeed_silently(command);
+    let world = World::new();
+    for domain in domains {
+        world.up(domain);
+    }
+    let mut command = world.preload(domains[0], "all,private", &program);
+    command.args(&args).env("DOMAINS", domains.join(" "));
+    succeed_silently(command);
+}
+
 /// One test for each scenario: `name: PROGRAM SCENARIO;`, see [`kept_natively_and_routed`].
 #[macro_export]
 macro_rules! scenarios {
