@@ -3,6 +3,7 @@
  * Vshmem.
  *
  *	worker hold KEY SIZE			makes a segment, says "ready", removes it when stdin ends
+ *	worker hold-set KEY COUNT		the same with a set of so many semaphores
  *	worker BATCHES OPS CASE [ARGS]		does CASE OPS times, BATCHES times over, and prints the
  *						nanoseconds one took in each batch, a line a batch
  */
@@ -147,6 +148,40 @@ static void do_semop(void)
 	check(semop(id, &op, 1) == 0, "semop");
 }
 
+/* A set that somebody made: KEY COUNT. */
+static void existing_set(char **args)
+{
+	key = (key_t)strtoul(args[0], NULL, 0);
+	check((id = semget(key, 0, 0)) >= 0, "semget");
+}
+
+/* As do_semop, of so many semaphores at once. */
+static void step(size_t count, short flags)
+{
+	static short by = -1;
+	struct sembuf ops[4];
+
+	by = (short)-by;
+	for (size_t i = 0; i < count; i++)
+		ops[i] = (struct sembuf){.sem_num = (unsigned short)i, .sem_op = by, .sem_flg = flags};
+	check(semop(id, ops, count) == 0, "semop");
+}
+
+static void do_one(void)
+{
+	step(1, 0);
+}
+
+static void do_undo(void)
+{
+	step(1, SEM_UNDO);
+}
+
+static void do_four(void)
+{
+	step(4, 0);
+}
+
 static void nothing(char **args)
 {
 	(void)args;
@@ -198,11 +233,23 @@ static const struct {
 	{"cycle", 1, absent, do_cycle},
 	{"shmctl", 1, own_segment, do_shmctl},
 	{"semop", 0, own_set, do_semop},
+	{"sem-one", 2, existing_set, do_one},
+	{"sem-undo", 2, existing_set, do_undo},
+	{"sem-four", 2, existing_set, do_four},
 	{"syscall", 0, nothing, do_syscall},
 	{"fork", 0, nothing, do_fork},
 	{"fork-attached", 2, existing_attached, do_fork},
 	{"spawn", 1, program, do_spawn},
 };
+
+/* Says that it is ready, and returns when whoever has started it wants no more of it. */
+static void wait_for_end(void)
+{
+	puts("ready");
+	fflush(stdout);
+	while (getchar() != EOF)
+		;
+}
 
 static int hold(char **args)
 {
@@ -210,11 +257,19 @@ static int hold(char **args)
 			  IPC_CREAT | IPC_EXCL | 0600);
 
 	check(held >= 0, "shmget");
-	puts("ready");
-	fflush(stdout);
-	while (getchar() != EOF)
-		;
+	wait_for_end();
 	check(shmctl(held, IPC_RMID, NULL) == 0, "shmctl(IPC_RMID)");
+	return 0;
+}
+
+static int hold_set(char **args)
+{
+	int held = semget((key_t)strtoul(args[0], NULL, 0), atoi(args[1]),
+			  IPC_CREAT | IPC_EXCL | 0600);
+
+	check(held >= 0, "semget");
+	wait_for_end();
+	check(semctl(held, 0, IPC_RMID) == 0, "semctl(IPC_RMID)");
 	return 0;
 }
 
@@ -224,6 +279,8 @@ int main(int argc, char **argv)
 
 	if (argc == 4 && strcmp(argv[1], "hold") == 0)
 		return hold(argv + 2);
+	if (argc == 4 && strcmp(argv[1], "hold-set") == 0)
+		return hold_set(argv + 2);
 	if (argc < 4)
 		fail("wrong number of arguments");
 	batches = strtoul(argv[1], NULL, 0);

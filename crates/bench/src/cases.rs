@@ -68,6 +68,10 @@ pub enum Program {
     /// `sync` of dwarfs-c with a region of so many bytes: this side's turns are measured, the
     /// peer is in this place.
     Sync(u32, Place),
+    /// `ping` of the semaphores' program: this side's turns are measured, the peer is in this place.
+    Ping(Place),
+    /// `mutex` of the semaphores' program, with so many processes.
+    Mutex(u32),
     /// A case of the worker.
     Worker {
         /// Its name there.
@@ -91,6 +95,9 @@ pub enum Key {
     /// One of the range, of a segment of so many bytes that a process in this place made; the
     /// size is an argument after it.
     Held(u32, Place),
+    /// One of the range, of a set of so many semaphores that a process in this place made; the number
+    /// is an argument after it.
+    HeldSet(u32, Place),
 }
 
 /// One thing to measure.
@@ -153,6 +160,26 @@ const fn worker(
     }
 }
 
+const fn semaphores(
+    name: &'static str,
+    what: &'static str,
+    program: Program,
+    ops: u32,
+    pinnings: &'static [Pinning],
+    goal: Goal,
+) -> Case {
+    Case {
+        name,
+        what,
+        program,
+        keys: Keys::Range,
+        ops,
+        pairs: 1,
+        pinnings,
+        goal,
+    }
+}
+
 const fn finely(case: Case) -> Case {
     Case {
         ops: case.ops / 10,
@@ -182,14 +209,22 @@ const fn start(name: &'static str, what: &'static str, goal: Goal) -> Case {
 }
 
 const MIB_16: u32 = 16 << 20;
+/// So many times as fast as the kernel.
+const THIRTY_TIMES: Goal = Goal::Ratio(1.0 / 30.0);
+const SIX_TIMES: Goal = Goal::Ratio(1.0 / 6.0);
+const FIVE_TIMES: Goal = Goal::Ratio(1.0 / 5.0);
+const FOUR_TIMES: Goal = Goal::Ratio(1.0 / 4.0);
+const THREE_TIMES: Goal = Goal::Ratio(1.0 / 3.0);
 const LOCAL: Goal = Goal::Added(5.0);
 const HALF_MS: Goal = Goal::Added(500_000.0);
 
 /// All cases, in the order they are measured in.
 pub fn all() -> Vec<Case> {
-    use Key::{Held, Local, No, Unused};
+    use Key::{Held, HeldSet, Local, No, Unused};
     use Place::{Other, Same};
     const ONE: &[Pinning] = &[OneCore];
+    const TWO: &[Pinning] = &[TwoCores];
+    const FREE: &[Pinning] = &[Free];
     const ONE_FREE: &[Pinning] = &[OneCore, Free];
     const ALL: &[Pinning] = &[OneCore, TwoCores, Free];
     vec![
@@ -248,6 +283,118 @@ pub fn all() -> Vec<Case> {
             200,
             ALL,
             Goal::Ratio(10.0),
+        ),
+        worker(
+            "sem-one",
+            "semop, one operation, nobody else there; set made in the same domain",
+            ("sem-one", HeldSet(4, Same)),
+            20_000,
+            ONE,
+            SIX_TIMES,
+        ),
+        worker(
+            "sem-one-across",
+            "semop, one operation, nobody else there; set made in another domain",
+            ("sem-one", HeldSet(4, Other)),
+            20_000,
+            ONE,
+            SIX_TIMES,
+        ),
+        worker(
+            "sem-undo",
+            "semop, one operation with SEM_UNDO, nobody else there; set made in the same domain",
+            ("sem-undo", HeldSet(4, Same)),
+            20_000,
+            ONE,
+            FIVE_TIMES,
+        ),
+        worker(
+            "sem-undo-across",
+            "semop, one operation with SEM_UNDO, nobody else there; set made in another domain",
+            ("sem-undo", HeldSet(4, Other)),
+            20_000,
+            ONE,
+            FIVE_TIMES,
+        ),
+        worker(
+            "sem-four",
+            "semop, four operations in one call, nobody else there; set made in the same domain",
+            ("sem-four", HeldSet(4, Same)),
+            20_000,
+            ONE,
+            FOUR_TIMES,
+        ),
+        worker(
+            "sem-four-across",
+            "semop, four operations in one call, nobody else there; set made in another domain",
+            ("sem-four", HeldSet(4, Other)),
+            20_000,
+            ONE,
+            FOUR_TIMES,
+        ),
+        semaphores(
+            "sem-ping-two",
+            "semop ping-pong of two processes in one domain",
+            Program::Ping(Same),
+            5_000,
+            TWO,
+            THIRTY_TIMES,
+        ),
+        semaphores(
+            "sem-ping-one",
+            "semop ping-pong of two processes in one domain",
+            Program::Ping(Same),
+            20_000,
+            ONE,
+            NOISE,
+        ),
+        semaphores(
+            "sem-ping-free",
+            "semop ping-pong of two processes in one domain",
+            Program::Ping(Same),
+            5_000,
+            FREE,
+            Goal::Open,
+        ),
+        semaphores(
+            "sem-ping-two-across",
+            "semop ping-pong of two processes in two domains",
+            Program::Ping(Other),
+            5_000,
+            TWO,
+            THIRTY_TIMES,
+        ),
+        semaphores(
+            "sem-ping-one-across",
+            "semop ping-pong of two processes in two domains",
+            Program::Ping(Other),
+            20_000,
+            ONE,
+            NOISE,
+        ),
+        semaphores(
+            "sem-ping-free-across",
+            "semop ping-pong of two processes in two domains",
+            Program::Ping(Other),
+            5_000,
+            FREE,
+            Goal::Open,
+        ),
+        semaphores(
+            "sem-mutex-2",
+            "2 processes that take and give back one mutex semaphore all the time",
+            Program::Mutex(2),
+            10_000,
+            FREE,
+            THREE_TIMES,
+        ),
+        semaphores(
+            "sem-mutex-8",
+            "8 processes that take and give back one mutex semaphore all the time",
+            Program::Mutex(8),
+            2_500,
+            FREE,
+            THREE_TIMES,
         ),
         finely(worker(
             "local-semop",

@@ -96,6 +96,14 @@ impl Run<'_> {
     fn once(&self, side: Side) -> Result<Vec<f64>> {
         match self.case.program {
             Program::Sync(size, place) => self.sync(side, size, place),
+            Program::Ping(place) => self.ping(side, place),
+            Program::Mutex(workers) => {
+                let mut command = self.command(side, Place::Same, self.bench.program("semaphores"));
+                command
+                    .args(["mutex", &workers.to_string(), &self.bench.key()])
+                    .arg(self.ops().to_string());
+                turn(&output(self.start(command, 0)?)?)
+            }
             Program::Worker { case, key } => self.worker(side, case, key),
             Program::Start(program) => {
                 // The worker itself is native in both: what it starts is what differs.
@@ -124,12 +132,22 @@ impl Run<'_> {
         let peer = self.start(command("1", place), 1)?;
         let said = output(measured)?;
         output(peer)?;
-        // "8 bytes, 100000 turns: 70.1 ns a turn"
-        let words: Vec<&str> = said.split_whitespace().collect();
-        match words[..] {
-            [.., time, "ns", "a", "turn"] => Ok(vec![time.parse()?]),
-            _ => Err(format!("sync said: {said}").into()),
-        }
+        turn(&said)
+    }
+
+    fn ping(&self, side: Side, place: Place) -> Result<Vec<f64>> {
+        let key = self.bench.key();
+        let program = self.bench.program("semaphores");
+        let command = |id: &str, place: Place| {
+            let mut command = self.command(side, place, &program);
+            command.args(["ping", id, &key, &self.ops().to_string()]);
+            command
+        };
+        let measured = self.start(command("0", Place::Same), 0)?;
+        let peer = self.start(command("1", place), 1)?;
+        let said = output(measured)?;
+        output(peer)?;
+        turn(&said)
     }
 
     fn worker(&self, side: Side, case: &str, key: Key) -> Result<Vec<f64>> {
@@ -143,17 +161,21 @@ impl Run<'_> {
             Key::Local => {
                 worker.arg(self.bench.local_key());
             }
-            Key::Held(size, place) => {
+            Key::Held(size, place) | Key::HeldSet(size, place) => {
+                let hold = match key {
+                    Key::HeldSet(..) => "hold-set",
+                    _ => "hold",
+                };
                 let (key, size) = (self.bench.key(), size.to_string());
                 let mut command = self.command(side, place, self.bench.program("worker"));
-                command.args(["hold", &key, &size]).stdin(Stdio::piped());
+                command.args([hold, &key, &size]).stdin(Stdio::piped());
                 holder = Some(ready(self.start(command, 1)?)?);
                 worker.args([key, size]);
             }
         }
         let samples = samples(self.start(worker, 0)?);
         if let Some(mut holder) = holder {
-            // The end of its input is the end of the segment.
+            // The end of its input is the end of what it holds.
             drop(holder.stdin.take());
             output(holder)?;
         }
@@ -187,7 +209,16 @@ impl Run<'_> {
     }
 }
 
-/// Waits until a holder has made its segment.
+/// The time that a turn took, of a program that ends with, say, "1000 turns: 70.1 ns a turn".
+fn turn(said: &str) -> Result<Vec<f64>> {
+    let words: Vec<&str> = said.split_whitespace().collect();
+    match words[..] {
+        [.., time, "ns", "a", "turn"] => Ok(vec![time.parse()?]),
+        _ => Err(format!("the program said: {said}").into()),
+    }
+}
+
+/// Waits until a holder has made its construct.
 fn ready(mut holder: Child) -> Result<Child> {
     let stdout = holder.stdout.as_mut().ok_or("no stdout")?;
     let mut line = String::new();
@@ -196,7 +227,7 @@ fn ready(mut holder: Child) -> Result<Child> {
         return Ok(holder);
     }
     output(holder)?;
-    Err("the segment was not made".into())
+    Err("it was not made".into())
 }
 
 fn samples(worker: Child) -> Result<Vec<f64>> {

@@ -37,6 +37,7 @@ impl Bench {
         std::fs::create_dir_all(&programs)?;
         let source = Path::new(env!("CARGO_MANIFEST_DIR"));
         compile(&source.join("c/worker.c"), &programs)?;
+        compile(&source.join("c/semaphores.c"), &programs)?;
         compile(&source.join("../../dwarfs-c/sync.c"), &programs)?;
         let all_cores = sched_getaffinity(Pid::from_raw(0))?;
         let cores = (0..CpuSet::count())

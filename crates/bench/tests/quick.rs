@@ -33,6 +33,9 @@ fn each_side_of_each_result_has_samples_and_the_machine_is_named() {
         "cycle-4k",
         "sync-8-across",
         "attach-16m-across",
+        "sem-one-across",
+        "sem-ping-free-across",
+        "sem-mutex-2",
         "start-true",
     ] {
         let report = quick(only);
