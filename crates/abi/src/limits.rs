@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Limits: the kernel's own settings, and the limits that Vshmem's layouts set.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Constructs that one domain can know at a time (slots of its directory).
@@ -112,6 +114,46 @@ fn contents<'a>(path: &str, buffer: &'a mut [u8]) -> Option<&'a str> {
     std::str::from_utf8(buffer.get(..len)?).ok()
 }
 
+/// A file under `/proc/sys` that is read again and again, kept open: for daemons, to which each
+/// making of a construct would else be several system calls more.
+#[derive(Debug)]
+pub struct Setting<T> {
+    file: Option<File>,
+    parse: fn(&str) -> Option<T>,
+    default: T,
+}
+
+impl<T: Copy> Setting<T> {
+    /// Opens the file; `default` is what it is taken to say when it cannot be read.
+    pub fn open(path: &str, parse: fn(&str) -> Option<T>, default: T) -> Self {
+        let file = File::open(path).ok();
+        Self {
+            file,
+            parse,
+            default,
+        }
+    }
+
+    /// What it says at this moment.
+    pub fn read(&self) -> T {
+        let mut text = [0; 128];
+        let read = self
+            .file
+            .as_ref()
+            .and_then(|f| f.read_at(&mut text, 0).ok());
+        read.and_then(|len| std::str::from_utf8(&text[..len]).ok())
+            .and_then(self.parse)
+            .unwrap_or(self.default)
+    }
+}
+
+impl Setting<u64> {
+    /// A file of one number.
+    pub fn number(path: &str, default: u64) -> Self {
+        Self::open(path, |text| text.trim().parse().ok(), default)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,5 +172,23 @@ mod tests {
         assert_eq!([msl, mns, opm, mni], want[..]);
         assert_eq!(SemLimits::parse("1 2 3"), None);
         assert_eq!(SemLimits::parse("1 2 x 4"), None);
+    }
+
+    #[test]
+    fn a_setting_is_read_anew_each_time_and_has_a_default() {
+        let path = format!(
+            "{}/setting-{}",
+            std::env::temp_dir().display(),
+            std::process::id()
+        );
+        std::fs::write(&path, "").unwrap();
+        let setting = Setting::number(&path, 5);
+        assert_eq!(setting.read(), 5);
+        std::fs::write(&path, "7\n").unwrap();
+        assert_eq!(setting.read(), 7);
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(Setting::number("/nowhere/at/all", 6).read(), 6);
+        let sem = Setting::open(SemLimits::PATH, SemLimits::parse, SemLimits::DEFAULT);
+        assert_eq!(sem.read(), SemLimits::read());
     }
 }

@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the registrar needs from outside: other domains, the time, the kernel's settings.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::time::{SystemTime, UNIX_EPOCH};
 use vshmem_abi::Domid;
-use vshmem_abi::limits::ShmLimits;
+use vshmem_abi::limits::{SemLimits, Setting, ShmLimits};
 use vshmem_abi::link::LinkMsg;
 
 /// Why a domain has not answered a query.
@@ -28,16 +26,20 @@ pub trait Environment {
     /// Seconds since the epoch.
     fn now(&self) -> i64;
 
-    /// The limits that hold at this moment.
+    /// The limits of segments that hold at this moment.
     fn shm_limits(&self) -> ShmLimits;
+
+    /// The limits of sets that hold at this moment.
+    fn sem_limits(&self) -> SemLimits;
 }
 
 /// The machine's clock and the kernel's settings.
 #[derive(Debug)]
 pub struct System {
-    max: Setting,
-    all: Setting,
-    mni: Setting,
+    max: Setting<u64>,
+    all: Setting<u64>,
+    mni: Setting<u64>,
+    sem: Setting<SemLimits>,
 }
 
 impl System {
@@ -45,9 +47,10 @@ impl System {
     pub fn new() -> Self {
         let default = ShmLimits::DEFAULT;
         Self {
-            max: Setting::open("/proc/sys/kernel/shmmax", default.max),
-            all: Setting::open("/proc/sys/kernel/shmall", default.all),
-            mni: Setting::open("/proc/sys/kernel/shmmni", default.mni),
+            max: Setting::number("/proc/sys/kernel/shmmax", default.max),
+            all: Setting::number("/proc/sys/kernel/shmall", default.all),
+            mni: Setting::number("/proc/sys/kernel/shmmni", default.mni),
+            sem: Setting::open(SemLimits::PATH, SemLimits::parse, SemLimits::DEFAULT),
         }
     }
 }
@@ -71,33 +74,9 @@ impl Environment for System {
             mni: self.mni.read(),
         }
     }
-}
 
-/// A file of one number, kept open: each creation of a segment asks, and to open three files
-/// takes as long as all the rest of it.
-#[derive(Debug)]
-struct Setting {
-    file: Option<File>,
-    default: u64,
-}
-
-impl Setting {
-    fn open(path: &str, default: u64) -> Self {
-        Self {
-            file: File::open(path).ok(),
-            default,
-        }
-    }
-
-    fn read(&self) -> u64 {
-        let mut text = [0; 32];
-        let read = self
-            .file
-            .as_ref()
-            .and_then(|f| f.read_at(&mut text, 0).ok());
-        read.and_then(|len| str::from_utf8(&text[..len]).ok())
-            .and_then(|text| text.trim().parse().ok())
-            .unwrap_or(self.default)
+    fn sem_limits(&self) -> SemLimits {
+        self.sem.read()
     }
 }
 
@@ -108,15 +87,6 @@ mod tests {
     #[test]
     fn the_limits_are_the_kernels() {
         assert_eq!(System::new().shm_limits(), ShmLimits::read());
-    }
-
-    #[test]
-    fn a_setting_is_read_anew_each_time_and_has_a_default() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let setting = Setting::open(file.path().to_str().unwrap(), 5);
-        assert_eq!(setting.read(), 5);
-        std::fs::write(file.path(), "7\n").unwrap();
-        assert_eq!(setting.read(), 7);
-        assert_eq!(Setting::open("/nowhere/at/all", 6).read(), 6);
+        assert_eq!(System::new().sem_limits(), SemLimits::read());
     }
 }

@@ -107,15 +107,19 @@ impl<E: Environment> Registrar<E> {
             let Some(construct) = self.table.get_mut(id) else {
                 continue;
             };
+            let mut had_region = false;
             if let Some(mut last) = construct.known.remove(&domid) {
                 last.usage.nattch = 0;
                 last.usage.resident = 0;
                 construct.departed.merge(&last.usage);
+                had_region = last.mapped;
             }
             if construct.meta.owner == domid {
                 self.lose(id, peers);
             } else if construct.meta.state != State::Live as u32 {
                 self.settle(id, None, peers);
+            } else if construct.kind != Kind::Shm && had_region {
+                tell_departed(construct, domid, peers);
             }
         }
     }
@@ -171,16 +175,21 @@ impl<E: Environment> Registrar<E> {
 
     fn create(&mut self, from: Domid, kind: Kind, request: &LinkMsg) -> Result<LinkMsg, Errno> {
         let asked = &request.meta;
-        if kind == Kind::Shm {
-            let wanted = pages(asked.size).ok_or(Errno::NOSPC)?;
-            let limits = self.env.shm_limits();
-            let there = self.table.totals(kind);
-            let total = there.pages.checked_add(wanted).ok_or(Errno::NOSPC)?;
-            if total > limits.all || there.used >= limits.mni {
-                return Err(Errno::NOSPC);
+        let (wanted, all, most) = match kind {
+            Kind::Shm => {
+                let limits = self.env.shm_limits();
+                let wanted = pages(asked.size).ok_or(Errno::NOSPC)?;
+                (wanted, limits.all, limits.mni)
             }
-        }
-        if self.table.is_full() {
+            Kind::Sem => {
+                let limits = self.env.sem_limits();
+                (asked.size, limits.mns, limits.mni)
+            }
+            Kind::Msg => (0, u64::MAX, u64::MAX),
+        };
+        let there = self.table.totals(kind);
+        let total = there.pages.checked_add(wanted).ok_or(Errno::NOSPC)?;
+        if total > all || there.used >= most || self.table.is_full() {
             return Err(Errno::NOSPC);
         }
         let free = |id: &&i32| may_be_routed(**id) && self.table.get(**id).is_none();
@@ -441,6 +450,17 @@ fn ask(construct: &mut Construct, domid: Domid, op: LinkOp, peers: &mut dyn Peer
             known.silent = false;
         }
     }
+}
+
+/// Tells the owner of a set or queue that a domain which had the region is gone, so that what its
+/// processes were doing there is brought to an end.
+fn tell_departed(construct: &Construct, gone: Domid, peers: &mut dyn Peers) {
+    let query = LinkMsg {
+        domid: gone,
+        ..LinkMsg::about(LinkOp::Departed, construct.meta)
+    };
+    // An owner that does not answer hears of it all the same, or is gone itself.
+    let _ = peers.query(construct.meta.owner, &query);
 }
 
 /// Asks all domains that know a construct, except one. A count is asked only of those that can

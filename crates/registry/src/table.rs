@@ -156,10 +156,12 @@ impl Table {
     }
 }
 
-/// Pages that a construct counts against SHMALL.
+/// What a construct counts against the limit of all of its kind: pages of a segment (SHMALL),
+/// semaphores of a set (SEMMNS).
 fn weight(kind: Kind, meta: &Meta) -> u64 {
     match kind {
         Kind::Shm => pages(meta.size).unwrap_or(u64::MAX),
-        Kind::Sem | Kind::Msg => 0,
+        Kind::Sem => meta.size,
+        Kind::Msg => 0,
     }
 }

@@ -224,7 +224,10 @@ impl Peers for Links {
         let link = self.links.get(&domid).filter(|_| !ended);
         let link = link.ok_or(NoAnswer::Gone)?;
         // Only a change has to reach one that is not waited for.
-        if link.silent && query.op != LinkOp::Update as u32 {
+        let is_change = [LinkOp::Update, LinkOp::Departed]
+            .map(|op| op as u32)
+            .contains(&query.op);
+        if link.silent && !is_change {
             return Err(NoAnswer::Silent);
         }
         let socket = link.socket.as_fd();

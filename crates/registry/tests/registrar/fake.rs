@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use vshmem_abi::ids::ROUTED_BIT;
-use vshmem_abi::limits::ShmLimits;
+use vshmem_abi::limits::{SemLimits, ShmLimits};
 use vshmem_abi::link::{CANDIDATES, LinkMsg, LinkOp};
 use vshmem_abi::wire::{Meta, State, Usage};
 use vshmem_abi::{Domid, Kind};
@@ -16,6 +16,7 @@ use vshmem_registry::{Environment, NoAnswer, Peers};
 pub struct Env {
     pub now: Rc<Cell<i64>>,
     pub limits: Rc<Cell<ShmLimits>>,
+    pub sem_limits: Rc<Cell<SemLimits>>,
 }
 
 impl Env {
@@ -23,6 +24,7 @@ impl Env {
         Self {
             now: Rc::new(Cell::new(1000)),
             limits: Rc::new(Cell::new(ShmLimits::DEFAULT)),
+            sem_limits: Rc::new(Cell::new(SemLimits::DEFAULT)),
         }
     }
 }
@@ -35,6 +37,10 @@ impl Environment for Env {
     fn shm_limits(&self) -> ShmLimits {
         self.limits.get()
     }
+
+    fn sem_limits(&self) -> SemLimits {
+        self.sem_limits.get()
+    }
 }
 
 /// What one domain would say.
@@ -45,6 +51,8 @@ pub struct Domain {
     pub usage: BTreeMap<i32, Usage>,
     /// The states it was told, by id.
     pub told: BTreeMap<i32, u32>,
+    /// The domains that it was told are gone, and which of its constructs they had.
+    pub departed: Vec<(i32, Domid)>,
 }
 
 /// All domains, and what they were asked.
@@ -81,6 +89,9 @@ impl Peers for Fake {
         let domain = self.domains.get_mut(&domid).ok_or(NoAnswer::Gone)?;
         if op == LinkOp::Update {
             domain.told.insert(query.meta.id, query.meta.state);
+        }
+        if op == LinkOp::Departed {
+            domain.departed.push((query.meta.id, query.domid));
         }
         if domain.silent {
             return Err(NoAnswer::Silent);

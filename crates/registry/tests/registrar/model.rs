@@ -7,7 +7,7 @@ use libc::{EAGAIN, EEXIST, EIDRM, EINVAL, ENODEV, ENOENT, ENOSPC, IPC_CREAT, IPC
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use vshmem_abi::ids::ROUTED_BIT;
-use vshmem_abi::limits::ShmLimits;
+use vshmem_abi::limits::{SemLimits, ShmLimits};
 use vshmem_abi::link::{LinkMsg, LinkOp};
 use vshmem_abi::wire::State;
 use vshmem_abi::{Domid, Kind};
@@ -17,6 +17,12 @@ const LIMITS: ShmLimits = ShmLimits {
     max: u64::MAX,
     all: 12,
     mni: 5,
+};
+
+const SEM_LIMITS: SemLimits = SemLimits {
+    mns: 12 * 4096,
+    mni: 4,
+    ..SemLimits::DEFAULT
 };
 
 /// One step; which domain takes it and on what is chosen among those that there are.
@@ -101,6 +107,17 @@ struct Thing {
     mapped: BTreeSet<Domid>,
 }
 
+impl Thing {
+    /// What it counts against the limit of all of its kind.
+    fn weight(&self) -> u64 {
+        match self.kind {
+            Kind::Shm => self.pages,
+            Kind::Sem => self.pages * 4096 - 1,
+            Kind::Msg => 0,
+        }
+    }
+}
+
 struct Model {
     env: Env,
     registrar: Registrar<Env>,
@@ -116,6 +133,7 @@ impl Model {
     fn new() -> Self {
         let env = Env::new();
         env.limits.set(LIMITS);
+        env.sem_limits.set(SEM_LIMITS);
         let mut model = Self {
             registrar: Registrar::new(env.clone()),
             env,
@@ -218,14 +236,19 @@ impl Model {
             return;
         }
         let of_kind = |t: &&Thing| t.kind == kind;
-        let segments = self.things.iter().filter(|t| t.kind == Kind::Shm);
-        let total: u64 = segments.clone().map(|t| t.pages).sum();
-        let full = segments.count() as u64 >= LIMITS.mni || total + pages > LIMITS.all;
+        let alike = self.things.iter().filter(of_kind);
+        let count = alike.clone().count() as u64;
+        let total: u64 = alike.map(|t| t.weight()).sum();
+        let full = match kind {
+            Kind::Shm => count >= LIMITS.mni || total + pages > LIMITS.all,
+            Kind::Sem => count >= SEM_LIMITS.mni || total + pages * 4096 - 1 > SEM_LIMITS.mns,
+            Kind::Msg => false,
+        };
         let free = |id: &&i32| self.thing(**id | ROUTED_BIT).is_none();
         let id = ids.iter().find(free).map(|id| id | ROUTED_BIT);
         let want = if key != 0 && flags & IPC_CREAT == 0 {
             Err(ENOENT)
-        } else if kind == Kind::Shm && full {
+        } else if full {
             Err(ENOSPC)
         } else {
             id.ok_or(EAGAIN)
@@ -306,9 +329,6 @@ impl Model {
         let Some(thing) = self.thing(id).cloned() else {
             return;
         };
-        if thing.kind != Kind::Shm {
-            return;
-        }
         if !thing.mapped.contains(&from) {
             let answer = self.ask(from, &about(LinkOp::Locate, id));
             let want = match self.unsound(id) {
@@ -324,7 +344,7 @@ impl Model {
                 thing.mapped.insert(from);
             }
         }
-        if self.unsound(id).is_none() {
+        if self.unsound(id).is_none() && thing.kind == Kind::Shm {
             let count = self.fake.attached(from, id);
             self.fake.attach(from, id, count + 1);
         }
@@ -365,6 +385,7 @@ impl Model {
         self.fake.domains.remove(&domid);
         self.registrar.domain_died(domid, &mut self.fake);
         self.view.retain(|(d, _), _| *d != domid);
+        self.check_departed(domid);
         for thing in &mut self.things {
             thing.mapped.remove(&domid);
             if thing.owner == domid {
@@ -374,6 +395,28 @@ impl Model {
         }
         self.settle();
         self.enrol();
+    }
+
+    /// The owners of what the dead domain had, and nobody else, were told so.
+    fn check_departed(&mut self, domid: Domid) {
+        for (owner, domain) in &mut self.fake.domains {
+            let mut told = std::mem::take(&mut domain.departed);
+            told.sort_unstable();
+            let had = |t: &&Thing| {
+                t.kind != Kind::Shm
+                    && t.state == State::Live
+                    && t.owner == *owner
+                    && t.mapped.contains(&domid)
+            };
+            let mut want: Vec<_> = self
+                .things
+                .iter()
+                .filter(had)
+                .map(|t| (t.id, domid))
+                .collect();
+            want.sort_unstable();
+            assert_eq!(told, want);
+        }
     }
 
     fn step(&mut self, who: usize, what: usize, step: &Step) {
@@ -424,8 +467,7 @@ impl Model {
                 assert_eq!(totals.used, things().count() as u64);
                 let end = things().map(|t| u64::from(t.index) + 1).max();
                 assert_eq!(totals.indices, end.unwrap_or(0));
-                let pages: u64 = things().map(|t| t.pages).sum();
-                assert_eq!(totals.pages, if kind == Kind::Shm { pages } else { 0 });
+                assert_eq!(totals.pages, things().map(|t| t.weight()).sum::<u64>());
             }
             Step::Die => self.die(from),
             Step::FallSilent => self.speak(from, false),

@@ -4,7 +4,7 @@
 use crate::fake::{Env, Fake, about, get, state};
 use libc::{EAGAIN, EEXIST, EIDRM, EINVAL, ENODEV, ENOENT, ENOSPC, IPC_CREAT, IPC_EXCL};
 use vshmem_abi::ids::ROUTED_BIT;
-use vshmem_abi::limits::ShmLimits;
+use vshmem_abi::limits::{SemLimits, ShmLimits};
 use vshmem_abi::link::{LinkMsg, LinkOp};
 use vshmem_abi::wire::{MODE_LOCKED, Meta, State, Usage};
 use vshmem_abi::{Domid, Kind};
@@ -202,6 +202,39 @@ fn shmall_counts_whole_pages_and_overflow_is_refused() {
     assert_eq!(make(u64::MAX).errno, ENOSPC);
     assert_eq!(make(u64::MAX - 5000).errno, ENOSPC);
     assert_eq!(make(8192).errno, 0);
+}
+
+#[test]
+fn semmni_counts_sets_and_semmns_their_semaphores() {
+    let mut t = test();
+    let limits = SemLimits {
+        mns: 10,
+        mni: 3,
+        ..SemLimits::DEFAULT
+    };
+    t.env.sem_limits.set(limits);
+    let mut last = 0;
+    let mut make = |t: &mut Test, nsems| {
+        last += 1;
+        t.ask(1, &get(Kind::Sem, 0, nsems, 0, [last; 4]))
+    };
+    let first = make(&mut t, 6).meta.id;
+    assert_eq!(make(&mut t, 5).errno, ENOSPC);
+    assert_eq!(make(&mut t, u64::MAX).errno, ENOSPC);
+    assert_eq!(make(&mut t, 4).errno, 0);
+    let totals = |t: &mut Test| {
+        let mut request = LinkMsg::new(LinkOp::Totals);
+        request.meta.kind = Kind::Sem as u32;
+        let totals = t.ask(2, &request).totals;
+        (totals.used, totals.indices, totals.pages)
+    };
+    assert_eq!(totals(&mut t), (2, 2, 10));
+    assert_eq!(t.remove(1, first, 0).errno, 0);
+    assert_eq!(totals(&mut t), (1, 2, 4));
+    for _ in 0..2 {
+        assert_eq!(make(&mut t, 1).errno, 0);
+    }
+    assert_eq!(make(&mut t, 1).errno, ENOSPC);
 }
 
 #[test]
@@ -444,6 +477,24 @@ fn what_a_dead_domain_owned_is_forgotten_where_nobody_has_it_attached() {
 }
 
 #[test]
+fn the_owner_of_a_set_hears_of_the_death_of_a_domain_that_had_it() {
+    for kind in [Kind::Sem, Kind::Msg] {
+        let mut t = test();
+        let id = t.get(1, kind, KEY, IPC_CREAT).meta.id;
+        for domid in [2, 3] {
+            assert_eq!(t.get(domid, kind, KEY, 0).errno, 0);
+        }
+        assert_eq!(t.ask(2, &about(LinkOp::Locate, id)).errno, 0);
+        // Whether it answers or not.
+        t.peers.domains.get_mut(&1).unwrap().silent = true;
+        t.die(3);
+        t.die(2);
+        assert_eq!(t.peers.domains[&1].departed, [(id, 2)]);
+        assert_eq!(t.find(1, id).errno, 0);
+    }
+}
+
+#[test]
 fn the_death_of_the_last_user_ends_a_removed_segment() {
     let mut t = test();
     let id = t.shared();
@@ -542,7 +593,7 @@ fn a_name_is_enrolled_once_at_a_time_and_numbers_never_come_back() {
 #[test]
 fn what_is_no_request_is_refused() {
     let mut t = test();
-    for op in [0, 1, 11, 31, 32, 33, 34, 35, u32::MAX] {
+    for op in [0, 1, 11, 31, 32, 33, 34, 35, 36, u32::MAX] {
         let request = LinkMsg {
             op,
             ..LinkMsg::default()
