@@ -86,9 +86,9 @@ impl WaitMaster {
         self.map.slots.get(slot as usize).is_some_and(is_marked)
     }
 
-    /// Takes back the slots of a client that is dead.
-    pub fn free(&self, dead: Token) {
-        for held in self.held().filter(|held| held.token == dead) {
+    /// Takes back the slots that `are_free` says are those of the dead.
+    pub fn free(&self, are_free: impl Fn(&Held) -> bool) {
+        for held in self.held().filter(are_free) {
             if let Some(slot) = self.map.slots.get(held.slot as usize) {
                 for word in slot.mutex.iter().chain([&slot.construct, &slot.undoer]) {
                     word.store(0, Relaxed);
@@ -163,13 +163,6 @@ impl WaitPage {
         }
     }
 
-    /// Notes that the thread that has `slot` is not in a queue any more.
-    pub fn clear_construct(&self, slot: u32) {
-        if let Some(slot) = self.0.slots.get(slot as usize) {
-            slot.construct.store(0, Release);
-        }
-    }
-
     /// Notes that `slot` is held for the life of the process, whose undo token is `undoer`.
     pub fn set_undoer(&self, slot: u32, undoer: Token) {
         if let Some(slot) = self.0.slots.get(slot as usize) {
@@ -223,8 +216,6 @@ mod tests {
         assert_eq!(master.held().collect::<Vec<_>>(), [held(None)]);
         page.set_construct(slot, ID, 0);
         assert_eq!(master.held().collect::<Vec<_>>(), [held(Some((ID, 0)))]);
-        page.clear_construct(slot);
-        assert_eq!(master.held().collect::<Vec<_>>(), [held(None)]);
         page.set_undoer(slot, client(6));
         assert_eq!(master.held().next().unwrap().undoer, client(6));
         page.release(slot);
@@ -266,7 +257,7 @@ mod tests {
             slot
         });
         let its = its.join().unwrap();
-        master.free(client(2));
+        master.free(|held| held.token == client(2));
         let left: Vec<u32> = master.held().map(|held| held.slot).collect();
         assert_eq!(left, [mine]);
         assert!(!page.is_dead(its));

@@ -127,9 +127,9 @@ impl SetMap {
 
     /// Tells the waiter at `index` that the set is gone.
     pub fn post_gone(&self, index: u32) {
-        if self.set().post_gone(index) {
-            wake(self.set(), index);
-        }
+        self.set().post_gone(index);
+        // Whatever its word said: another domain may have given the memory back, which zeroes it.
+        wake(self.set(), index);
     }
 
     /// [`Set::clean_up`] for a daemon. `is_dead` as in [`Surroundings`].
