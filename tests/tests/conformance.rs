@@ -283,7 +283,7 @@ fn the_kernel_agrees_with_itself_in_all_that_can_happen() {
 /// A kernel that refuses every second removal.
 struct Altered(Native);
 
-impl Side for Altered {
+impl Side<Step> for Altered {
     fn trace(&mut self, script: &[Step]) -> Vec<String> {
         let mut trace = self.0.trace(script);
         let removals = trace

@@ -115,7 +115,7 @@ fn call() -> impl Strategy<Value = Call> {
     ]
 }
 
-fn id() -> impl Strategy<Value = Id> {
+pub(super) fn id() -> impl Strategy<Value = Id> {
     prop_oneof![
         25 => (0..IDS as u8).prop_map(Id::Slot),
         // None of these can be an id of a case's own IPC namespace, where indexes and sequence
@@ -125,7 +125,7 @@ fn id() -> impl Strategy<Value = Id> {
     ]
 }
 
-fn mode() -> impl Strategy<Value = i32> {
+pub(super) fn mode() -> impl Strategy<Value = i32> {
     prop_oneof![
         6 => Just(0o600),
         6 => Just(0o666),
@@ -238,7 +238,7 @@ fn attach() -> impl Strategy<Value = Call> {
     })
 }
 
-fn buffer() -> impl Strategy<Value = Buffer> {
+pub(super) fn buffer() -> impl Strategy<Value = Buffer> {
     prop_oneof![
         12 => Just(Buffer::Good),
         1 => select(vec![
@@ -247,7 +247,7 @@ fn buffer() -> impl Strategy<Value = Buffer> {
     ]
 }
 
-fn look() -> impl Strategy<Value = Look> {
+pub(super) fn look() -> impl Strategy<Value = Look> {
     prop_oneof![4 => buffer().prop_map(Look::Id), 1 => Just(Look::Index), 1 => Just(Look::IndexAny)]
 }
 
@@ -278,16 +278,16 @@ fn control() -> impl Strategy<Value = Call> {
     })
 }
 
-fn birth() -> impl Strategy<Value = Birth> {
+pub(super) fn birth() -> impl Strategy<Value = Birth> {
     prop_oneof![4 => Just(Birth::Fork), 1 => Just(Birth::Vfork), 1 => Just(Birth::Spawn)]
 }
 
-fn end() -> impl Strategy<Value = Call> {
+pub(super) fn end() -> impl Strategy<Value = Call> {
     select(vec![End::Exit, End::QuickExit, End::Abort, End::Kill])
         .prop_map(|end| Call::Leave { end })
 }
 
-fn become_other() -> impl Strategy<Value = Call> {
+pub(super) fn become_other() -> impl Strategy<Value = Call> {
     let uid = prop_oneof![3 => Just(NOBODY), 3 => Just(0), 1 => Just(OTHER)];
     let gid = select(vec![0, NOBODY, OTHER]);
     let group = select(vec![-1, 0, NOBODY as i32, OTHER as i32]);

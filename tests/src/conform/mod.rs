@@ -11,21 +11,36 @@ pub mod generate;
 pub mod process;
 pub mod run;
 pub mod script;
+pub mod sets;
 
 use crate::World;
 use proptest::strategy::BoxedStrategy;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 use run::Clock;
-use script::Step;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::process::Command;
 use std::sync::Mutex;
 
+/// A step of a script. There are scripts of calls on segments ([`script::Step`]), and of calls on
+/// semaphore sets ([`sets::script::Step`]).
+pub trait Scripted: Clone + fmt::Debug + Send + Sync + 'static {
+    /// Runs `script` with processes that `program` starts in a domain, in a new IPC namespace, and
+    /// returns a line for each step, and some indented ones.
+    fn trace(
+        script: &[Self],
+        clock: Clock,
+        program: &(dyn Fn(usize) -> Command + Sync),
+    ) -> Vec<String>;
+
+    /// The call that it makes, beginning with its name.
+    fn call(&self) -> String;
+}
+
 /// A place where scripts are run.
-pub trait Side: Send {
+pub trait Side<S>: Send {
     /// Runs a script and returns what happened, a line for each step and some more.
-    fn trace(&mut self, script: &[Step]) -> Vec<String>;
+    fn trace(&mut self, script: &[S]) -> Vec<String>;
 
     /// Forgets what a run that went wrong has left behind.
     fn reset(&mut self) {}
@@ -34,10 +49,10 @@ pub trait Side: Send {
 /// The kernel.
 pub struct Native(pub Clock);
 
-impl Side for Native {
-    fn trace(&mut self, script: &[Step]) -> Vec<String> {
+impl<S: Scripted> Side<S> for Native {
+    fn trace(&mut self, script: &[S]) -> Vec<String> {
         let program = crate::cc("conf_interp");
-        run::trace(script, self.0, &|_| Command::new(&program))
+        S::trace(script, self.0, &|_| Command::new(&program))
     }
 }
 
@@ -82,10 +97,10 @@ impl Routed {
     }
 }
 
-impl Side for Routed {
-    fn trace(&mut self, script: &[Step]) -> Vec<String> {
+impl<S: Scripted> Side<S> for Routed {
+    fn trace(&mut self, script: &[S]) -> Vec<String> {
         let program = crate::cc("conf_interp");
-        run::trace(script, self.clock, &|domain| {
+        S::trace(script, self.clock, &|domain| {
             let mut command = self.world.preload(NAMES[domain], self.keys, &program);
             command.env("LD_PRELOAD", self.world.dir().join(LIBRARY));
             command
@@ -99,9 +114,9 @@ impl Side for Routed {
 
 /// Which cases are run.
 #[derive(Clone)]
-pub struct Plan {
+pub struct Plan<S> {
     /// What scripts are made of.
-    pub scripts: fn() -> BoxedStrategy<Vec<Step>>,
+    pub scripts: fn() -> BoxedStrategy<Vec<S>>,
     /// Seed of the first case; each other has one of its own, derived from it.
     pub seed: u64,
     /// How many.
@@ -110,9 +125,9 @@ pub struct Plan {
     pub workers: usize,
 }
 
-impl Plan {
+impl<S> Plan<S> {
     /// A plan that `VSHMEM_CONFORM_SEED` and `VSHMEM_CONFORM_CASES` may change.
-    pub fn from_env(cases: u64, scripts: fn() -> BoxedStrategy<Vec<Step>>) -> Self {
+    pub fn from_env(cases: u64, scripts: fn() -> BoxedStrategy<Vec<S>>) -> Self {
         let number = |name: &str| {
             let text = std::env::var(name).ok()?;
             Some(
@@ -137,18 +152,18 @@ impl Plan {
 
 /// A script that the two sides disagree about, as small as it could be made.
 #[derive(Debug)]
-pub struct Difference {
+pub struct Difference<S> {
     /// Seed that shows it again.
     pub seed: u64,
     /// The script.
-    pub script: Vec<Step>,
+    pub script: Vec<S>,
     /// Trace of the first side.
     pub left: Vec<String>,
     /// Trace of the second.
     pub right: Vec<String>,
 }
 
-impl fmt::Display for Difference {
+impl<S: fmt::Debug> fmt::Display for Difference<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "the sides differ; - is the first, + the second")?;
         for line in 0..self.left.len().max(self.right.len()) {
@@ -181,15 +196,15 @@ pub type Outcomes = BTreeMap<String, u64>;
 ///
 /// # Errors
 /// The first difference, shrunk.
-pub fn compare<A: Side, B: Side>(
-    plan: &Plan,
+pub fn compare<S: Scripted, A: Side<S>, B: Side<S>>(
+    plan: &Plan<S>,
     left: impl Fn() -> A + Sync,
     right: impl Fn() -> B + Sync,
-) -> Result<Outcomes, Box<Difference>> {
-    struct State {
+) -> Result<Outcomes, Box<Difference<S>>> {
+    struct State<S> {
         next: u64,
         outcomes: Outcomes,
-        difference: Option<Box<Difference>>,
+        difference: Option<Box<Difference<S>>>,
     }
     let state = Mutex::new(State {
         next: 0,
@@ -234,12 +249,12 @@ pub fn compare<A: Side, B: Side>(
 }
 
 /// Compares one case, and shrinks it when the sides differ.
-fn one_case(
+fn one_case<S: Scripted>(
     seed: u64,
-    scripts: &BoxedStrategy<Vec<Step>>,
-    left: &mut impl Side,
-    right: &mut impl Side,
-) -> Result<Outcomes, Box<Difference>> {
+    scripts: &BoxedStrategy<Vec<S>>,
+    left: &mut impl Side<S>,
+    right: &mut impl Side<S>,
+) -> Result<Outcomes, Box<Difference<S>>> {
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let config = Config {
@@ -286,7 +301,11 @@ fn one_case(
 
 /// Takes away each step without which the sides differ as well. The runner tries that once, before
 /// it makes the steps simpler; some are needed only until then.
-fn drop_needless(difference: &mut Difference, left: &mut impl Side, right: &mut impl Side) {
+fn drop_needless<S: Scripted>(
+    difference: &mut Difference<S>,
+    left: &mut impl Side<S>,
+    right: &mut impl Side<S>,
+) {
     for at in (0..difference.script.len()).rev() {
         let mut script = difference.script.clone();
         script.remove(at);
@@ -300,10 +319,10 @@ fn drop_needless(difference: &mut Difference, left: &mut impl Side, right: &mut 
 }
 
 /// Runs a script on both sides, at the same time.
-pub fn both(
-    left: &mut impl Side,
-    right: &mut impl Side,
-    script: &[Step],
+pub fn both<S: Scripted>(
+    left: &mut impl Side<S>,
+    right: &mut impl Side<S>,
+    script: &[S],
 ) -> (Vec<String>, Vec<String>) {
     std::thread::scope(|scope| {
         let left = scope.spawn(|| left.trace(script));
@@ -316,11 +335,11 @@ pub fn both(
 }
 
 /// The outcomes of a script by the word of the call and the word after the arrow.
-fn count(script: &[Step], trace: &[String]) -> Outcomes {
+fn count(script: &[impl Scripted], trace: &[String]) -> Outcomes {
     let mut outcomes = Outcomes::new();
     let steps = trace.iter().filter(|line| !line.starts_with(run::INDENT));
     for (step, line) in script.iter().zip(steps) {
-        let call = format!("{:?}", step.call);
+        let call = step.call();
         let call = call.split([' ', '{']).next().unwrap_or_default();
         let outcome = line.rsplit_once(" -> ").map_or("", |(_, outcome)| outcome);
         let outcome = match outcome.split_once(' ') {

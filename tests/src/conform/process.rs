@@ -12,10 +12,10 @@ use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// How long an answer may take before the process counts as hung. No call here waits for another
-/// process, so this is a bound for the test's patience and no property of what is tested.
+/// How long an answer may take before the process counts as hung. Who waits for another process is
+/// seen to sleep, so this is a bound for the test's patience and no property of what is tested.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Why there is no answer.
@@ -153,12 +153,61 @@ impl Process {
         Ok(Self::adopt(pid, socket, None).ok_or_else(|| "gone".to_owned()))
     }
 
+    /// The answer to a command that was sent, when the process has done it or sleeps in it: `None`
+    /// when it sleeps, in the kernel's own semop or on a futex. Time decides nothing but whether the
+    /// process hangs: one that runs, however slowly, is waited for.
+    ///
+    /// # Errors
+    /// That there is no answer.
+    pub fn answer_unless_asleep(&self) -> Result<Option<String>, Silence> {
+        let begun = Instant::now();
+        let mut asleep = 0;
+        while begun.elapsed() < PATIENCE {
+            if wait(&self.socket, Duration::ZERO).is_some() {
+                return self.receive().map(|(text, _)| Some(text));
+            }
+            // Seen twice, lest it was on its way from one call to the next.
+            asleep = if self.sleeps() { asleep + 1 } else { 0 };
+            if asleep > 2 {
+                return Ok(None);
+            }
+            std::thread::sleep(Duration::from_micros(if asleep == 0 { 50 } else { 400 }));
+        }
+        Err(Silence::Hung)
+    }
+
+    /// Whether it sleeps in a call that waits for others: natively that is semop, routed a futex.
+    fn sleeps(&self) -> bool {
+        let path = format!("/proc/{}/syscall", self.pid);
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let number = text.split(' ').next().and_then(|word| word.parse().ok());
+        number.is_some_and(|number: i64| {
+            [libc::SYS_semop, libc::SYS_semtimedop, libc::SYS_futex].contains(&number)
+        })
+    }
+
+    /// Sends a signal to a process that lives.
+    pub fn signal(&self, signal: Signal) {
+        match pidfd_send_signal(&self.pidfd, signal) {
+            Ok(()) | Err(Errno::SRCH) => {}
+            Err(errno) => panic!("signal to an interpreter: {errno}"),
+        }
+    }
+
+    /// Stops it, and lets it go on once it has stopped.
+    pub fn stop_and_continue(&self) {
+        self.signal(Signal::STOP);
+        let stopped = || {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid));
+            stat.is_ok_and(|stat| stat.contains(") T "))
+        };
+        crate::wait_until("the interpreter has stopped", stopped);
+        self.signal(Signal::CONT);
+    }
+
     /// Sends `SIGKILL`.
     pub fn kill(&self) {
-        match pidfd_send_signal(&self.pidfd, Signal::KILL) {
-            Ok(()) | Err(Errno::SRCH) => {}
-            Err(errno) => panic!("kill of an interpreter: {errno}"),
-        }
+        self.signal(Signal::KILL);
     }
 
     /// Waits until the process has ended; a zombie has.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Runs a script on one side and gives back its trace, in which names stand for numbers.
 
+use super::Scripted;
 use super::accept::{self, Cloud};
 use super::process::{Process, Silence};
 use super::script::{
@@ -14,7 +15,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Key 1 of a script is this one's successor. Each case has an IPC namespace, and each routed
 /// side a world, of its own.
-const KEY_BASE: i32 = 0x5600_1000;
+pub(super) const KEY_BASE: i32 = 0x5600_1000;
 /// Nothing is ever mapped here.
 const HOLE: u64 = AREA + 60 * PAGE;
 /// The area and what lies behind it.
@@ -26,7 +27,7 @@ pub const INDENT: &str = "    ";
 /// A process beside those of the script, in the first domain: it looks, and does nothing else.
 const OBSERVER: usize = PROCESSES;
 /// The domain of each process that runs from the start.
-const DOMAINS: [usize; STARTED] = [0, 1, 0];
+pub(super) const DOMAINS: [usize; STARTED] = [0, 1, 0];
 
 /// How times are named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,17 +38,13 @@ pub enum Clock {
     Steps,
 }
 
-/// Runs `script` with processes that `program` starts in a domain, in a new IPC namespace, and
-/// returns a line for each step, and some for what is left at the end.
-pub fn trace(
-    script: &[Step],
-    clock: Clock,
-    program: &(dyn Fn(usize) -> Command + Sync),
-) -> Vec<String> {
-    // A namespace is a thread's affair: this one's children are in it and nobody else.
-    std::thread::scope(|scope| {
-        let run = scope.spawn(|| {
-            unshare(CloneFlags::CLONE_NEWIPC).expect("a new IPC namespace (needs root)");
+impl Scripted for Step {
+    fn trace(
+        script: &[Self],
+        clock: Clock,
+        program: &(dyn Fn(usize) -> Command + Sync),
+    ) -> Vec<String> {
+        in_own_namespace(|| {
             let mut run = Run::new(clock, program);
             run.start();
             for step in script {
@@ -55,6 +52,21 @@ pub fn trace(
             }
             run.finish();
             run.trace
+        })
+    }
+
+    fn call(&self) -> String {
+        format!("{:?}", self.call)
+    }
+}
+
+/// Runs `body` with an IPC namespace of its own. That is a thread's affair: this one's children are
+/// in it and nobody else.
+pub(super) fn in_own_namespace(body: impl FnOnce() -> Vec<String> + Send) -> Vec<String> {
+    std::thread::scope(|scope| {
+        let run = scope.spawn(|| {
+            unshare(CloneFlags::CLONE_NEWIPC).expect("a new IPC namespace (needs root)");
+            body()
         });
         match run.join() {
             Ok(trace) => trace,
@@ -118,7 +130,7 @@ struct Run<'a> {
     trace: Vec<String>,
 }
 
-fn now() -> Duration {
+pub(super) fn now() -> Duration {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .expect("a clock that was set")
@@ -609,7 +621,7 @@ impl<'a> Run<'a> {
 }
 
 /// The slot, or when it is empty the next that is not, going round: most steps are to hit something.
-fn full_slot<T>(slots: &[T], slot: u8, is_full: impl Fn(&T) -> bool) -> Option<&T> {
+pub(super) fn full_slot<T>(slots: &[T], slot: u8, is_full: impl Fn(&T) -> bool) -> Option<&T> {
     let (before, from) = slots.split_at(usize::from(slot));
     from.iter().chain(before).find(|content| is_full(content))
 }

@@ -258,7 +258,7 @@ const ATTACH_FLAGS: [(i32, &str); 4] = [
 ];
 
 /// Flags by name; what has none, in octal.
-fn flags(f: &mut fmt::Formatter<'_>, value: i32, names: &[(i32, &str)]) -> fmt::Result {
+pub(super) fn flags(f: &mut fmt::Formatter<'_>, value: i32, names: &[(i32, &str)]) -> fmt::Result {
     let rest = names.iter().fold(value, |rest, (bit, _)| rest & !bit);
     write!(f, "{rest:#o}")?;
     for (_, name) in names.iter().filter(|(bit, _)| value & bit != 0) {
