@@ -14,6 +14,8 @@ pub enum Passed {
     Directory,
     /// The page of the client of this connection.
     Page(u64),
+    /// The wait page of the domain.
+    WaitPage,
     /// The region of this construct, for reading and writing.
     Region(i32),
 }

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use vshmem_abi::Domid;
+use vshmem_abi::token::Token;
 use vshmem_abi::wire::Welcome;
 use vshmem_engine::client_page::PageMaster;
 
@@ -23,7 +24,8 @@ pub struct Client {
     pub page: PageMaster,
     /// Place in the domain, which no other living client has.
     pub slot: u32,
-    /// Its number, which no other client of the domain ever has: what its token is made of.
+    /// What its token is made of: a number that no other process of the domain ever has; 0: its
+    /// process has gone over to another client.
     serial: u64,
     /// As our pid namespace numbers it; 0: not known.
     pid: i32,
@@ -86,6 +88,16 @@ impl Client {
         self.pid = pid;
         self.pidfd = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok();
         self.pidfd.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Its token, as a client of `domid`; `None` once its process has gone over to another client.
+    pub fn token(&self, domid: Domid) -> Option<Token> {
+        (self.serial != 0).then(|| Token::new(domid, self.serial))
+    }
+
+    /// As our pid namespace numbers the process; 0: not known.
+    pub fn pid(&self) -> i32 {
+        self.pid
     }
 
     /// Stops watching the process.
@@ -160,6 +172,25 @@ impl Clients {
             ending: false,
         };
         Ok(self.by_number.entry(number).or_insert(client))
+    }
+
+    /// The process `pid` has connected anew, as client `number`. If what it was before is still
+    /// there, and it has not become another program, it keeps its token: it may hold a lock by it.
+    pub fn carry_token_over(&mut self, number: u64, pid: i32) {
+        let before = self.by_number.iter_mut().find(|(other, client)| {
+            let same = client.is_process(pid) && client.serial != 0;
+            **other != number && same && client.page.pid() > 0 && client.page.still_mapped()
+        });
+        let serial = before.map(|(_, client)| std::mem::take(&mut client.serial));
+        if let (Some(serial), Some(client)) = (serial, self.by_number.get_mut(&number)) {
+            client.serial = serial;
+        }
+    }
+
+    /// Numbers of the clients of process `pid`.
+    pub fn of_process(&self, pid: i32) -> Vec<u64> {
+        let own = self.iter().filter(|(_, client)| client.is_process(pid));
+        own.map(|(number, _)| number).collect()
     }
 
     /// Makes the client of connection `number`, a child-to-be of client `parent`, with its

@@ -9,6 +9,7 @@ use vshmem_abi::ids::Domid;
 use vshmem_abi::wire::{Meta, State, Totals, Usage};
 use vshmem_abi::{Kind, pages};
 use vshmem_engine::directory::DirectoryWriter;
+use vshmem_engine::set::SetMap;
 use vshmem_gnt::host::HostRegion;
 use vshmem_gnt::{GrantRef, Port, PortError, Region};
 
@@ -19,6 +20,8 @@ pub struct Known {
     pub slot: u32,
     /// Own, or mapped from another domain when a client first needed it.
     region: Option<HostRegion>,
+    /// The same region, if it is a set's, for what is done on behalf of the dead.
+    set: Option<SetMap>,
     file: Option<FileId>,
     grants: Vec<(Domid, GrantRef)>,
     /// Times and pid of the last attach or detach of clients that are gone; `nattch` is 0.
@@ -34,6 +37,11 @@ impl Known {
     /// The region's descriptor, for reading and writing, if it is at hand.
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.region.as_ref().map(Region::fd)
+    }
+
+    /// The set, if it is one and its region is at hand.
+    pub fn set(&self) -> Option<&SetMap> {
+        self.set.as_ref()
     }
 
     /// Pages of the region that are in memory, as far as it is at hand.
@@ -116,6 +124,11 @@ impl Constructs {
     }
 
     /// All that are known, by id.
+    pub fn iter(&self) -> impl Iterator<Item = (i32, &Known)> {
+        self.known.iter().map(|(&id, known)| (id, known))
+    }
+
+    /// The same, to change.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (i32, &mut Known)> {
         self.known.iter_mut().map(|(&id, known)| (id, known))
     }
@@ -133,11 +146,12 @@ impl Constructs {
         self.directory.update(slot, meta);
     }
 
-    /// Keeps the region of a construct that was learnt.
-    pub fn hold(&mut self, id: i32, region: HostRegion) {
+    /// Keeps the region of a construct that was learnt; of a set the mapping too.
+    pub fn hold(&mut self, id: i32, region: HostRegion, set: Option<SetMap>) {
         if let Some(known) = self.known.get_mut(&id) {
             known.file = FileId::of(region.fd());
             known.region = Some(region);
+            known.set = set;
         }
     }
 
@@ -145,6 +159,7 @@ impl Constructs {
     pub fn let_go(&mut self, id: i32) {
         if let Some(known) = self.known.get_mut(&id) {
             known.region = None;
+            known.set = None;
         }
     }
 
@@ -165,7 +180,11 @@ impl Constructs {
             if meta.kind == kind as u32 && meta.state != State::Free as u32 {
                 totals.used += 1;
                 totals.indices = totals.indices.max(u64::from(meta.index) + 1);
-                totals.pages += pages(meta.size).unwrap_or(0);
+                totals.pages += match kind {
+                    Kind::Shm => pages(meta.size).unwrap_or(0),
+                    Kind::Sem => meta.size,
+                    Kind::Msg => 0,
+                };
                 totals.resident += known.resident();
             }
         }

@@ -1,83 +1,137 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Whether a segment may be made: the rules of the kernel's `newseg` (`ipc/shm.c`) that are not
-//! about keys, and the draw of ids.
+//! Whether a construct may be made: the rules of the kernel's `newseg` (`ipc/shm.c`) and `newary`
+//! (`ipc/sem.c`) that are not about keys, and the draw of ids.
 
 use super::creds::Caller;
 use rustix::io::Errno;
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use vshmem_abi::ids::ROUTED_BIT;
-use vshmem_abi::limits::{SHMMIN, ShmLimits};
+use vshmem_abi::limits::{SHMMIN, SemLimits, Setting, ShmLimits};
 use vshmem_abi::link::CANDIDATES;
-use vshmem_abi::{PAGE_SIZE, pages};
+use vshmem_abi::set::{MAX_SEMS, Shape};
+use vshmem_abi::wire::Meta;
+use vshmem_abi::{Kind, PAGE_SIZE, pages};
+use vshmem_gnt::RegionOptions;
 
 /// `SHM_HUGETLB` of `sys/shm.h`; the page size is in the bits from [`HUGE_SHIFT`] on.
-pub const SHM_HUGETLB: i32 = 0o4000;
+const SHM_HUGETLB: i32 = 0o4000;
 /// `SHM_NORESERVE` of `sys/shm.h`.
-pub const SHM_NORESERVE: i32 = 0o10000;
+const SHM_NORESERVE: i32 = 0o10000;
 const HUGE_SHIFT: u32 = 26;
 const HUGE_MASK: u32 = 0x3f;
 
-/// A file of `/proc/sys` that is read again and again, kept open: one system call a look.
-struct Setting {
-    file: Option<File>,
-    default: u64,
-}
-
-impl Setting {
-    fn open(path: &str, default: u64) -> Self {
-        let file = File::open(path).ok();
-        Self { file, default }
-    }
-
-    fn read(&self) -> u64 {
-        let mut text = [0u8; 32];
-        let read = self.file.as_ref().map(|file| file.read_at(&mut text, 0));
-        match read {
-            Some(Ok(len)) => std::str::from_utf8(&text[..len])
-                .ok()
-                .and_then(|text| text.trim().parse().ok())
-                .unwrap_or(self.default),
-            _ => self.default,
-        }
-    }
-}
-
-/// The kernel's settings that bound the making of a segment.
+/// The kernel's settings that bound the making of a construct.
 pub struct Rules {
-    shmmax: Setting,
-    shmall: Setting,
-    overcommit: Setting,
+    shmmax: Setting<u64>,
+    shmall: Setting<u64>,
+    overcommit: Setting<u64>,
+    sem: Setting<SemLimits>,
 }
 
-/// A segment that may be made.
+/// A construct that may be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// Bytes asked for.
+    /// What its entry is to say: bytes, or a number of semaphores.
     pub size: u64,
-    /// log2 of the page size where `SHM_HUGETLB` asks for one, else 0.
-    pub huge_shift: u32,
+    /// How its memory is to be made.
+    pub options: RegionOptions,
+    /// The layout of its memory, if it is a set.
+    pub set: Option<Shape>,
+}
+
+impl Plan {
+    fn segment(size: u64, options: RegionOptions) -> Self {
+        Self {
+            size,
+            options,
+            set: None,
+        }
+    }
+
+    /// A set's memory takes what is used of it.
+    fn set(nsems: u32, limits: &SemLimits) -> Self {
+        let ops = u32::try_from(limits.opm).unwrap_or(u32::MAX);
+        Self {
+            size: nsems.into(),
+            options: RegionOptions::default(),
+            set: Some(Shape::sparse(nsems, ops)),
+        }
+    }
+
+    /// The plan that the back-end's entry of a construct speaks of; `None` for a kind that cannot
+    /// be made.
+    pub fn of(meta: &Meta) -> Option<Self> {
+        let options = RegionOptions {
+            huge_shift: meta.huge_shift,
+            reserve: true,
+        };
+        match Kind::from_raw(meta.kind)? {
+            Kind::Shm => Some(Self::segment(meta.size, options)),
+            Kind::Sem => Some(Self::set(meta.size.try_into().ok()?, &SemLimits::read())),
+            Kind::Msg => None,
+        }
+    }
+
+    /// Bytes of its memory.
+    pub fn bytes(&self) -> u64 {
+        self.set.as_ref().map_or(self.size, Shape::bytes)
+    }
 }
 
 impl Rules {
     /// Opens the settings.
     pub fn open() -> Self {
         Self {
-            shmmax: Setting::open("/proc/sys/kernel/shmmax", ShmLimits::DEFAULT.max),
-            shmall: Setting::open("/proc/sys/kernel/shmall", ShmLimits::DEFAULT.all),
-            overcommit: Setting::open("/proc/sys/vm/overcommit_memory", 0),
+            shmmax: Setting::number("/proc/sys/kernel/shmmax", ShmLimits::DEFAULT.max),
+            shmall: Setting::number("/proc/sys/kernel/shmall", ShmLimits::DEFAULT.all),
+            overcommit: Setting::number("/proc/sys/vm/overcommit_memory", 0),
+            sem: Setting::open(SemLimits::PATH, SemLimits::parse, SemLimits::DEFAULT),
         }
     }
 
-    /// Whether `caller` may make a segment of `size` bytes with the flags of its `shmget`. What
-    /// all segments together take is for the back-end to judge.
+    /// What a get of `kind` refuses before it looks at the key.
+    ///
+    /// # Errors
+    /// `EINVAL` for a number of semaphores that no set has.
+    pub fn check_call(&self, kind: Kind, size: u64) -> Result<(), Errno> {
+        if kind == Kind::Sem && size > self.most_sems() {
+            return Err(Errno::INVAL);
+        }
+        Ok(())
+    }
+
+    /// Whether `caller` may make a construct of `kind` and `size` with the flags of its get. What
+    /// all of a kind together take is for the back-end to judge.
+    ///
+    /// # Errors
+    /// Those of the kernel, in its order.
+    pub fn check(&self, kind: Kind, size: u64, flags: i32, caller: &Caller) -> Result<Plan, Errno> {
+        match kind {
+            Kind::Shm => self.check_segment(size, flags, caller),
+            Kind::Sem => self.check_set(size),
+            Kind::Msg => Err(Errno::NOSYS),
+        }
+    }
+
+    fn most_sems(&self) -> u64 {
+        self.sem.read().msl.min(MAX_SEMS.into())
+    }
+
+    fn check_set(&self, nsems: u64) -> Result<Plan, Errno> {
+        match u32::try_from(nsems) {
+            Ok(nsems @ 1..) => Ok(Plan::set(nsems, &self.sem.read())),
+            _ => Err(Errno::INVAL),
+        }
+    }
+
+    /// A segment of `size` bytes.
     ///
     /// # Errors
     /// In the kernel's order: `EINVAL` for a size out of bounds or a page size that this machine
     /// does not have, `ENOSPC`, `EPERM` for huge pages, `EINVAL` for a size that no file can
     /// have, `ENOMEM`.
-    pub fn check(&self, size: u64, flags: i32, caller: &Caller) -> Result<Plan, Errno> {
+    fn check_segment(&self, size: u64, flags: i32, caller: &Caller) -> Result<Plan, Errno> {
         let count = check_size(size, self.shmmax.read(), self.shmall.read())?;
+        let no_reserve = flags & SHM_NORESERVE != 0;
         if flags & SHM_HUGETLB != 0 {
             let huge_shift = huge_shift(flags, default_huge_shift, |kib| {
                 std::path::Path::new(&format!("/sys/kernel/mm/hugepages/hugepages-{kib}kB"))
@@ -91,25 +145,24 @@ impl Rules {
             if len.is_none_or(|len| len > i64::MAX as u64) {
                 return Err(Errno::NOMEM);
             }
-            return Ok(Plan { size, huge_shift });
+            let options = RegionOptions {
+                huge_shift,
+                reserve: !no_reserve,
+            };
+            return Ok(Plan::segment(size, options));
         }
         if size > i64::MAX as u64 {
             return Err(Errno::INVAL);
         }
         let policy = self.overcommit.read();
-        if !memory_suffices(
-            policy,
-            count,
-            flags & SHM_NORESERVE != 0,
-            ram_and_swap,
-            spare,
-        ) {
+        if !memory_suffices(policy, count, no_reserve, ram_and_swap, spare) {
             return Err(Errno::NOMEM);
         }
-        Ok(Plan {
-            size,
+        let options = RegionOptions {
             huge_shift: 0,
-        })
+            reserve: !no_reserve,
+        };
+        Ok(Plan::segment(size, options))
     }
 }
 
@@ -332,9 +385,42 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_setting_has_the_kernels_default() {
-        assert_eq!(Setting::open("/proc/sys/kernel/nothing", 7).read(), 7);
+    fn the_rules_are_the_kernels_settings() {
         let rules = Rules::open();
         assert_eq!(rules.shmmax.read(), ShmLimits::read().max);
+        assert_eq!(rules.most_sems(), SemLimits::read().msl.min(65536));
+    }
+
+    #[test]
+    fn a_set_has_at_least_one_semaphore_and_a_call_may_name_none() {
+        let rules = Rules::open();
+        let caller = Caller::new(0, 0, 0);
+        let check = |nsems| rules.check(Kind::Sem, nsems, 0, &caller);
+        assert_eq!(check(0), Err(Errno::INVAL));
+        assert_eq!(rules.check_call(Kind::Sem, 0), Ok(()));
+        // -1, as the client library passes it.
+        for none_has in [u64::MAX, u32::MAX.into(), SemLimits::read().msl + 1] {
+            assert_eq!(rules.check_call(Kind::Sem, none_has), Err(Errno::INVAL));
+        }
+        assert_eq!(rules.check_call(Kind::Shm, u64::MAX), Ok(()));
+        let plan = check(3).unwrap();
+        assert_eq!((plan.size, plan.set.unwrap().sems), (3, 3));
+        assert_eq!(plan.bytes(), plan.set.unwrap().bytes());
+    }
+
+    #[test]
+    fn what_an_entry_says_is_enough_to_make_its_memory() {
+        let meta = |kind: Kind, size| Meta {
+            kind: kind as u32,
+            size,
+            huge_shift: 21,
+            ..Meta::default()
+        };
+        let segment = Plan::of(&meta(Kind::Shm, 5000)).unwrap();
+        assert_eq!((segment.bytes(), segment.options.huge_shift), (5000, 21));
+        let set = Plan::of(&meta(Kind::Sem, 4)).unwrap();
+        assert_eq!((set.set.unwrap().sems, set.options.huge_shift), (4, 0));
+        assert_eq!(Plan::of(&meta(Kind::Sem, u64::MAX)), None);
+        assert_eq!(Plan::of(&meta(Kind::Msg, 1)), None);
     }
 }

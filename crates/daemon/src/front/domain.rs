@@ -2,18 +2,25 @@
 //! What the daemon holds of its domain, and all that can be said of it without the back-end:
 //! how constructs are used, what the back-end's queries ask, and what the dead leave behind.
 
+use super::aftermath::Pending;
 use super::clients::{Client, Clients};
 use super::constructs::{Constructs, Known};
+use super::creation::Plan;
 use super::link::Attend;
 use super::maps::{self, FileId};
+use super::undoers::Undoers;
+use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 use std::collections::VecDeque;
+use vshmem_abi::Kind;
 use vshmem_abi::ids::{Domid, IPC_PRIVATE};
 use vshmem_abi::link::{LinkMsg, LinkOp};
 use vshmem_abi::wire::{Meta, State, Usage};
 use vshmem_engine::directory::DirectoryWriter;
-use vshmem_gnt::host::HostPort;
-use vshmem_gnt::{Port, PortError, RegionOptions};
+use vshmem_engine::set::SetMap;
+use vshmem_engine::wait_page::WaitMaster;
+use vshmem_gnt::host::{HostPort, HostRegion};
+use vshmem_gnt::{Port, PortError, Region};
 
 /// How many ids of lost constructs are remembered after nothing of them is attached any more.
 const LOST: usize = 4096;
@@ -31,6 +38,12 @@ pub struct Domain {
     /// Constructs of which the last attachment here has gone while they were being removed, so
     /// that the back-end has to be told.
     pub vacated: Vec<i32>,
+    /// Who waits, in this domain.
+    pub waits: WaitMaster,
+    /// Processes with undo.
+    pub undoers: Undoers,
+    /// What is still to be done after deaths.
+    pub(super) pending: Vec<Pending>,
     /// Connections whose client is gone.
     pub orphaned: Vec<u64>,
     /// Constructs that the back-end made for requests that were given up on, to be removed.
@@ -51,11 +64,15 @@ impl Domain {
     pub fn new(port: HostPort) -> std::io::Result<Self> {
         let clients = Clients::new();
         let domid = port.domid();
-        let directory = DirectoryWriter::create(domid, clients.generation)?;
+        let generation = clients.generation;
+        let directory = DirectoryWriter::create(domid, generation)?;
         Ok(Self {
             domid,
             clients,
             constructs: Constructs::new(directory),
+            waits: WaitMaster::create(generation)?,
+            undoers: Undoers::default(),
+            pending: Vec::new(),
             port,
             vacated: Vec::new(),
             orphaned: Vec::new(),
@@ -72,6 +89,9 @@ impl Domain {
         let Some((slot, meta)) = self.constructs.find(id) else {
             return Usage::default();
         };
+        if meta.kind != Kind::Shm as u32 {
+            return self.times(id);
+        }
         // What is decided by the count of a construct that is being removed is for ever.
         let deciding = (meta.state != State::Live as u32).then_some(asker);
         let file = self.constructs.get(id).and_then(Known::file);
@@ -101,18 +121,38 @@ impl Domain {
     /// Makes the memory of a construct that the back-end made when its request had been given up
     /// on: by now others may have found it by its key.
     fn adopt(&mut self, meta: &Meta) -> bool {
-        let options = RegionOptions {
-            huge_shift: meta.huge_shift,
-            reserve: true,
-        };
-        let Ok(region) = self.port.create(meta.size, options) else {
+        let Some(plan) = Plan::of(meta) else {
             return false;
         };
-        let learnt = self.constructs.learn(meta).is_some();
-        if learnt {
-            self.constructs.hold(meta.id, region);
-        }
-        learnt
+        let Ok(region) = self.port.create(plan.bytes(), plan.options) else {
+            return false;
+        };
+        self.enter(meta, &plan, region).is_ok()
+    }
+
+    /// Enters a construct that was just made, with its memory; returns its slot.
+    ///
+    /// # Errors
+    /// `ENOSPC` when the directory is full; what mapping a set says.
+    pub fn enter(&mut self, meta: &Meta, plan: &Plan, region: HostRegion) -> Result<u32, Errno> {
+        let set = match &plan.set {
+            Some(shape) => Some(SetMap::create(region.fd(), meta.id, shape)?),
+            None => None,
+        };
+        let slot = self.learn(meta)?;
+        self.constructs.hold(meta.id, region, set);
+        Ok(slot)
+    }
+
+    /// Enters a construct, or what has changed of it; returns its slot.
+    ///
+    /// # Errors
+    /// `ENOSPC` when the directory is full.
+    pub fn learn(&mut self, meta: &Meta) -> Result<u32, Errno> {
+        self.constructs.learn(meta).ok_or_else(|| {
+            tracing::error!(id = meta.id, "the directory of this domain is full");
+            Errno::NOSPC
+        })
     }
 
     /// Answers a query of the back-end.
@@ -125,6 +165,7 @@ impl Domain {
                 Ok(gref) => answer.gref = gref,
                 Err(errno) => answer.errno = errno,
             },
+            Some(LinkOp::Departed) => self.departed(query.meta.id, query.domid),
             _ => answer.errno = libc::ENOSYS,
         }
         answer
@@ -136,7 +177,7 @@ impl Domain {
             Ok(gref) => Ok(gref.0),
             Err(PortError::BadArgument) => Err(libc::EINVAL),
             Err(error) => {
-                tracing::warn!(id, domain = to, %error, "cannot grant a segment to a domain");
+                tracing::warn!(id, domain = to, %error, "cannot grant a region to a domain");
                 Err(error.errno().raw_os_error())
             }
         }
@@ -168,6 +209,7 @@ impl Domain {
             State::Free => self.forget(meta.id),
             State::Lost => {
                 self.constructs.update(slot, meta);
+                self.end_waits(meta.id);
                 self.constructs.let_go(meta.id);
             }
             State::Live | State::Dest => self.constructs.update(slot, meta),
@@ -192,10 +234,20 @@ impl Domain {
                     ..meta
                 };
                 self.constructs.update(slot, &free);
+                self.end_waits(id);
                 self.gone.push(id);
             }
         } else {
-            self.buried.extend(self.constructs.remove(id));
+            self.remove(id);
+        }
+    }
+
+    /// Takes out a construct of which nothing is in use here.
+    fn remove(&mut self, id: i32) {
+        if let Some(known) = self.constructs.remove(id) {
+            self.end_waits_on(id, &known);
+            self.undoers.forget_set(id);
+            self.buried.push(known);
         }
     }
 
@@ -232,7 +284,7 @@ impl Domain {
         if self.clients.holders(slot, id).any(|(_, c)| c.lives()) {
             self.gone.push(id);
         } else {
-            self.buried.extend(self.constructs.remove(id));
+            self.remove(id);
         }
     }
 
@@ -259,7 +311,7 @@ impl Domain {
 
     /// Takes a dead client out. As when the kernel ends a process, what it had attached is
     /// detached now, by it.
-    fn reap(&mut self, number: u64) {
+    pub(super) fn reap(&mut self, number: u64) {
         let Some(client) = self.clients.remove(number) else {
             return;
         };
@@ -281,6 +333,7 @@ impl Domain {
                 self.vacated.push(id);
             }
         }
+        self.client_died(&client);
     }
 
     /// Counts what a child of client `number` inherits as the kernel does: an attach of each, at
@@ -332,7 +385,7 @@ fn true_count(
 }
 
 /// Nanoseconds since the epoch.
-fn now() -> i64 {
+pub(super) fn now() -> i64 {
     let now = clock_gettime(ClockId::Realtime);
     now.tv_sec
         .saturating_mul(1_000_000_000)

@@ -2,10 +2,12 @@
 //! The front-end of a domain: serves its clients, keeps its directory, owns its regions.
 //!
 //! One serial loop. [`serving`] takes connections and requests apart; [`requests`] says
-//! what a request about a construct means; [`domain`] is what is held and can be said without
-//! the [`link`] to the back-end. Nothing here waits for a client: what one sends is read when it
+//! what a request about a construct means, with [`kinds`] for what differs between them; [`domain`]
+//! is what is held and can be said without the [`link`] to the back-end; [`aftermath`] is what is
+//! done after deaths. Nothing here waits for a client: what one sends is read when it
 //! is there, what one does not take is dropped with its connection.
 
+mod aftermath;
 mod answer;
 mod clients;
 mod connections;
@@ -13,11 +15,13 @@ mod constructs;
 mod creation;
 mod creds;
 mod domain;
+mod kinds;
 mod link;
 mod maps;
 mod requests;
 mod serving;
 mod throttle;
+mod undoers;
 
 use crate::server::{self, DaemonError, Listener, PidFile};
 use domain::Domain;

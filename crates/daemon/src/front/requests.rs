@@ -1,23 +1,24 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What clients ask about constructs: one function for each operation, with the results and
-//! errors of the kernel's `ipc/shm.c` and `ipc/util.c`, checks in their order.
+//! errors of the kernel's `ipc/util.c` and its like, checks in their order. What differs between
+//! the kinds is in [`super::kinds`].
 
 use super::answer::{Answer, Answered, Passed};
-use super::creation::{Candidates, Plan, Rules, SHM_NORESERVE};
+use super::creation::{Candidates, Plan, Rules};
 use super::creds::Caller;
-use super::domain::{Domain, is_ending};
+use super::domain::Domain;
+use super::kinds::map_set;
 use super::link::Link;
-use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
+use vshmem_abi::Kind;
 use vshmem_abi::ids::{IPC_PRIVATE, may_be_routed};
 use vshmem_abi::link::{LinkMsg, LinkOp};
-use vshmem_abi::perm::{READ, WRITE, may_control};
-use vshmem_abi::wire::{MODE_LOCKED, Meta, Op, Request, STAT_ANY, STAT_INDEX, Stat, State, Usage};
-use vshmem_abi::{Kind, pages};
+use vshmem_abi::perm::{READ, may_control};
+use vshmem_abi::wire::{Meta, Op, Request, STAT_ANY, STAT_INDEX, Stat, State, Usage};
 use vshmem_gnt::host::HostRegion;
-use vshmem_gnt::{GrantRef, Port, RegionOptions};
+use vshmem_gnt::{GrantRef, Port};
 
 const CREAT: i32 = libc::IPC_CREAT;
 const EXCLUSIVE: i32 = libc::IPC_CREAT | libc::IPC_EXCL;
@@ -35,10 +36,13 @@ pub struct Asker<'a> {
     pub opened: Option<BorrowedFd<'a>>,
     /// Pid of the client as it sees itself.
     pub own_pid: i32,
+    /// The client, by the number of its connection; 0: it is none.
+    pub client: u64,
 }
 
 impl Asker<'_> {
-    fn may_access(&self, meta: &Meta, wanted: u32) -> bool {
+    /// Whether it may access a construct in the ways that `wanted` names.
+    pub fn may_access(&self, meta: &Meta, wanted: u32) -> bool {
         self.caller.may_access(meta, wanted, self.opened)
     }
 }
@@ -66,35 +70,41 @@ impl Service {
 
     /// Answers a request about constructs of `kind`.
     pub fn answer(&mut self, op: Op, kind: Kind, request: &Request, from: &Asker<'_>) -> Answered {
-        if kind != Kind::Shm {
+        if kind == Kind::Msg {
             return Err(Errno::NOSYS);
         }
         let id = request.id;
-        match op {
-            Op::Get => self.get(request, from),
-            Op::Find => self.find(id),
-            Op::Open => self.open(id, request.flags as u32 & PERMISSIONS, from),
-            Op::Confirm => self.confirm(id),
-            Op::Detached => self.detached(id, from),
-            Op::Stat => self.stat(request, from),
-            Op::Set => self.set(request, from),
-            Op::Remove => self.remove(id, from),
-            Op::Lock => self.lock(request, from),
-            Op::Info => Ok(self.info(kind)),
-            Op::Next => self.next(kind, request.arg, from),
-            Op::Undo | Op::Settle => Err(Errno::INVAL),
-            Op::Hello | Op::Fork | Op::Shutdown => Err(Errno::PROTO),
+        match (op, kind) {
+            (Op::Get, _) => self.get(kind, request, from),
+            (Op::Find, _) => self.find(kind, id),
+            (Op::Stat, _) => self.stat(kind, request, from),
+            (Op::Set, _) => self.set(kind, request, from),
+            (Op::Info, _) => Ok(self.info(kind)),
+            (Op::Next, _) => self.next(kind, request.arg, from),
+            (Op::Open, Kind::Shm) => {
+                self.open_segment(id, request.flags as u32 & PERMISSIONS, from)
+            }
+            (Op::Remove, Kind::Shm) => self.remove_segment(id, from),
+            (Op::Confirm, Kind::Shm) => self.confirm(id),
+            (Op::Detached, Kind::Shm) => self.detached(id, from),
+            (Op::Lock, Kind::Shm) => self.lock(request, from),
+            (Op::Open, _) => self.open_whole(kind, id, from),
+            (Op::Remove, _) => self.remove_whole(kind, id, from),
+            (Op::Undo, Kind::Sem) => self.undo(id, from),
+            (Op::Settle, Kind::Sem) => self.settle_set(id),
+            (Op::Confirm | Op::Detached | Op::Lock | Op::Undo | Op::Settle, _) => Err(Errno::INVAL),
+            (Op::Hello | Op::Fork | Op::Shutdown, _) => Err(Errno::PROTO),
         }
     }
 
     // The back-end.
 
-    fn ask(&mut self, message: &LinkMsg) -> Result<LinkMsg, Errno> {
+    pub(super) fn ask(&mut self, message: &LinkMsg) -> Result<LinkMsg, Errno> {
         let (answer, _) = self.link.call(message, &mut self.domain)?;
         Ok(answer)
     }
 
-    fn ask_about(&mut self, op: LinkOp, meta: Meta) -> Result<LinkMsg, Errno> {
+    pub(super) fn ask_about(&mut self, op: LinkOp, meta: Meta) -> Result<LinkMsg, Errno> {
         self.ask(&LinkMsg::about(op, meta))
     }
 
@@ -118,33 +128,11 @@ impl Service {
         self.candidates.refill();
     }
 
-    /// Tells the back-end of constructs that are being removed and have lost their last
-    /// attachment here.
-    fn tell_vacated(&mut self) {
-        while let Some(id) = self.domain.vacated.pop() {
-            let _ = self.vacate_if_unused(id, None);
-        }
-    }
-
-    /// Gives up this domain's hold on a construct that is being removed and has nothing attached
-    /// here. Without a back-end it stays.
-    fn vacate_if_unused(&mut self, id: i32, asker: Option<i32>) -> Result<(), Errno> {
-        let ending = self
-            .domain
-            .constructs
-            .find(id)
-            .is_some_and(|(_, meta)| is_ending(&meta));
-        if !ending || self.domain.usage(id, asker).nattch > 0 {
-            return Ok(());
-        }
-        self.refresh(LinkOp::Zero, id).map(|_| ())
-    }
-
     /// Asks the back-end about `id` and takes over what it says.
     ///
     /// # Errors
     /// `EINVAL` when there is no such construct (any more), `ENODEV`.
-    fn refresh(&mut self, op: LinkOp, id: i32) -> Result<Meta, Errno> {
+    pub(super) fn refresh(&mut self, op: LinkOp, id: i32) -> Result<Meta, Errno> {
         let meta = Meta {
             id,
             ..Meta::default()
@@ -170,56 +158,55 @@ impl Service {
     /// The construct `id`, which the domain gets to know if it does not.
     ///
     /// # Errors
-    /// `EINVAL` when there is none; `EIDRM` when its owner domain went; `ENOSPC` when the directory is full; `ENODEV` when the domain
-    /// does not know it and the back-end cannot be asked.
-    fn known(&mut self, id: i32) -> Result<(u32, Meta), Errno> {
-        match self.domain.constructs.find(id) {
-            Some((_, meta)) if meta.state == State::Free as u32 => Err(Errno::INVAL),
-            Some(found) => Ok(found),
-            None if !may_be_routed(id) => Err(Errno::INVAL),
-            None if self.domain.was_lost(id) => Err(Errno::IDRM),
+    /// `EINVAL` when there is none of this kind; `EIDRM` when its owner domain went; `ENOSPC` when
+    /// the directory is full; `ENODEV` when the domain does not know it and the back-end cannot be
+    /// asked.
+    pub(super) fn known(&mut self, kind: Kind, id: i32) -> Result<(u32, Meta), Errno> {
+        let (slot, meta) = match self.domain.constructs.find(id) {
+            Some((_, meta)) if meta.state == State::Free as u32 => return Err(Errno::INVAL),
+            Some(found) => found,
+            None if !may_be_routed(id) => return Err(Errno::INVAL),
+            None if self.domain.was_lost(id) => return Err(Errno::IDRM),
             None => {
                 let meta = self.refresh(LinkOp::Find, id)?;
-                Ok((self.learn(&meta)?, meta))
+                (self.domain.learn(&meta)?, meta)
             }
+        };
+        if meta.kind != kind as u32 {
+            return Err(Errno::INVAL);
         }
+        Ok((slot, meta))
     }
 
     /// As [`Self::known`], but `EIDRM` for one whose owner domain is gone.
-    fn usable(&mut self, id: i32) -> Result<(u32, Meta), Errno> {
-        let found = self.known(id)?;
+    pub(super) fn usable(&mut self, kind: Kind, id: i32) -> Result<(u32, Meta), Errno> {
+        let found = self.known(kind, id)?;
         if found.1.state == State::Lost as u32 {
             return Err(Errno::IDRM);
         }
         Ok(found)
     }
 
-    fn learn(&mut self, meta: &Meta) -> Result<u32, Errno> {
-        self.domain.constructs.learn(meta).ok_or_else(|| {
-            tracing::error!(id = meta.id, "the directory of this domain is full");
-            Errno::NOSPC
-        })
-    }
-
     // The operations.
 
-    fn get(&mut self, request: &Request, from: &Asker<'_>) -> Answered {
+    fn get(&mut self, kind: Kind, request: &Request, from: &Asker<'_>) -> Answered {
         let (key, flags, size) = (request.key, request.flags, request.size);
+        self.rules.check_call(kind, size)?;
         if key != IPC_PRIVATE
-            && let Some((slot, meta)) = self.domain.constructs.find_key(Kind::Shm, key)
+            && let Some((slot, meta)) = self.domain.constructs.find_key(kind, key)
         {
             return existing(slot, &meta, flags, size, from);
         }
         let made = match flags & CREAT {
             0 if key != IPC_PRIVATE => Err(Errno::NOENT),
-            _ => self.make_region(size, flags, from),
+            _ => self.make_region(kind, size, flags, from),
         };
         match made {
-            Ok((plan, region)) => self.create(request, &plan, region, from),
+            Ok((plan, region)) => self.create(kind, request, &plan, region, from),
             Err(why) if key == IPC_PRIVATE => Err(why),
             // Another domain may have the key all the same.
-            Err(why) => match self.get_elsewhere(key) {
-                Ok(meta) => existing(self.learn(&meta)?, &meta, flags, size, from),
+            Err(why) => match self.get_elsewhere(kind, key) {
+                Ok(meta) => existing(self.domain.learn(&meta)?, &meta, flags, size, from),
                 Err(Errno::NOENT) => Err(why),
                 Err(errno) => Err(errno),
             },
@@ -227,9 +214,9 @@ impl Service {
     }
 
     /// The construct that `key` names in the back-end's books.
-    fn get_elsewhere(&mut self, key: i32) -> Result<Meta, Errno> {
+    fn get_elsewhere(&mut self, kind: Kind, key: i32) -> Result<Meta, Errno> {
         let meta = Meta {
-            kind: Kind::Shm as u32,
+            kind: kind as u32,
             key,
             ..Meta::default()
         };
@@ -238,19 +225,16 @@ impl Service {
 
     fn make_region(
         &mut self,
+        kind: Kind,
         size: u64,
         flags: i32,
         from: &Asker<'_>,
     ) -> Result<(Plan, HostRegion), Errno> {
-        let plan = self.rules.check(size, flags, from.caller)?;
-        let options = RegionOptions {
-            huge_shift: plan.huge_shift,
-            reserve: flags & SHM_NORESERVE == 0,
-        };
-        match self.domain.port.create(plan.size, options) {
+        let plan = self.rules.check(kind, size, flags, from.caller)?;
+        match self.domain.port.create(plan.bytes(), plan.options) {
             Ok(region) => Ok((plan, region)),
             Err(error) => {
-                tracing::warn!(size, %error, "cannot make the memory of a segment");
+                tracing::warn!(%kind, size, %error, "cannot make the memory of a construct");
                 Err(match error.errno() {
                     // What the man page has for a kernel that can open no more files.
                     Errno::MFILE => Errno::NFILE,
@@ -262,6 +246,7 @@ impl Service {
 
     fn create(
         &mut self,
+        kind: Kind,
         request: &Request,
         plan: &Plan,
         region: HostRegion,
@@ -269,7 +254,7 @@ impl Service {
     ) -> Answered {
         let (uid, gid) = (from.caller.uid, from.caller.gid);
         let meta = Meta {
-            kind: Kind::Shm as u32,
+            kind: kind as u32,
             key: request.key,
             state: State::Live as u32,
             uid,
@@ -281,7 +266,7 @@ impl Service {
             size: plan.size,
             ctime: seconds(),
             cpid: from.own_pid,
-            huge_shift: plan.huge_shift,
+            huge_shift: plan.options.huge_shift,
             ..Meta::default()
         };
         for _ in 0..DRAWS {
@@ -300,49 +285,31 @@ impl Service {
             };
             let meta = answer.meta;
             if answer.created == 0 {
-                let slot = self.learn(&meta)?;
+                let slot = self.domain.learn(&meta)?;
                 return existing(slot, &meta, request.flags, request.size, from);
             }
             self.candidates.used(meta.id);
-            let slot = match self.learn(&meta) {
-                Ok(slot) => slot,
+            return match self.domain.enter(&meta, plan, region) {
+                Ok(slot) => Ok(Answer::with(meta.id, slot, &meta).and(Passed::Region(meta.id))),
                 Err(errno) => {
                     // Nobody has it yet, so it is gone at once.
                     self.ask_about(LinkOp::Remove, meta)?;
-                    return Err(errno);
+                    self.domain.forget(meta.id);
+                    Err(errno)
                 }
             };
-            self.domain.constructs.hold(meta.id, region);
-            return Ok(Answer::with(meta.id, slot, &meta).and(Passed::Region(meta.id)));
         }
         tracing::error!("the back-end found no free id in {DRAWS} draws");
         Err(Errno::NOSPC)
     }
 
-    fn find(&mut self, id: i32) -> Answered {
-        let (slot, meta) = self.known(id)?;
+    fn find(&mut self, kind: Kind, id: i32) -> Answered {
+        let (slot, meta) = self.known(kind, id)?;
         Ok(Answer::with(id, slot, &meta))
     }
 
-    fn open(&mut self, id: i32, wanted: u32, from: &Asker<'_>) -> Answered {
-        let (slot, meta) = self.usable(id)?;
-        if !from.may_access(&meta, wanted) {
-            return Err(Errno::ACCESS);
-        }
-        self.fetch_region(&meta)?;
-        let passed = if wanted & WRITE != 0 {
-            Passed::Region(id)
-        } else {
-            let region = self.domain.constructs.get(id).and_then(|known| known.fd());
-            let path = format!("/proc/self/fd/{}", region.ok_or(Errno::IDRM)?.as_raw_fd());
-            let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-            Passed::Own(rustix::fs::open(path, flags, Mode::empty())?)
-        };
-        Ok(Answer::with(id, slot, &meta).and(passed))
-    }
-
     /// Makes sure that the region of a construct is at hand, mapping it if it is another domain's.
-    fn fetch_region(&mut self, meta: &Meta) -> Result<(), Errno> {
+    pub(super) fn fetch_region(&mut self, meta: &Meta) -> Result<(), Errno> {
         let known = self.domain.constructs.get(meta.id);
         if known.is_some_and(|known| known.fd().is_some()) {
             return Ok(());
@@ -350,67 +317,37 @@ impl Service {
         let place = self.ask_about(LinkOp::Locate, *meta)?;
         let mapped = self.domain.port.map(place.domid, GrantRef(place.gref));
         let region = mapped.map_err(|error| {
-            tracing::warn!(id = meta.id, owner = place.domid, %error, "cannot map a segment");
+            tracing::warn!(id = meta.id, owner = place.domid, %error, "cannot map a region");
             error.errno()
         })?;
-        self.domain.constructs.hold(meta.id, region);
+        let set = match Kind::from_raw(meta.kind) {
+            Some(Kind::Sem) => Some(map_set(meta, &region)?),
+            _ => None,
+        };
+        self.domain.constructs.hold(meta.id, region, set);
         Ok(())
     }
 
-    fn confirm(&mut self, id: i32) -> Answered {
-        // What we last heard may be overtaken: another domain may have detached meanwhile, and
-        // the back-end have decided while our count was still 0.
-        let meta = match self.refresh(LinkOp::Find, id) {
-            Err(Errno::NODEV) => self.known(id)?.1,
-            other => other?,
-        };
-        match State::from_raw(meta.state) {
-            State::Live | State::Dest => Ok(Answer::ok()),
-            State::Lost => Err(Errno::IDRM),
-            State::Free => Err(Errno::INVAL),
-        }
-    }
-
-    fn detached(&mut self, id: i32, from: &Asker<'_>) -> Answered {
-        // The detach itself is done, whatever the back-end says.
-        let _ = self.vacate_if_unused(id, Some(from.caller.pid));
-        Ok(Answer::ok())
-    }
-
-    fn stat(&mut self, request: &Request, from: &Asker<'_>) -> Answered {
+    fn stat(&mut self, kind: Kind, request: &Request, from: &Asker<'_>) -> Answered {
         let (slot, meta) = if request.flags & STAT_INDEX != 0 {
-            let meta = self.by_index(Kind::Shm, request.id as u32, true)?;
+            let meta = self.by_index(kind, request.id as u32, true)?;
             let known = self.domain.constructs.find(meta.id);
             (known.map_or(0, |(slot, _)| slot), meta)
         } else {
-            self.usable(request.id)?
+            self.usable(kind, request.id)?
         };
         if request.flags & STAT_ANY == 0 && !from.may_access(&meta, READ) {
             return Err(Errno::ACCESS);
         }
-        let usage = self.usage_everywhere(&meta, from)?;
+        let usage = self.usage(&meta, from)?;
         Ok(Answer::with(meta.id, slot, &Stat { meta, usage }))
     }
 
-    /// How all domains use a construct. One that is being removed and that nobody uses any more
-    /// is found to be gone.
-    fn usage_everywhere(&mut self, meta: &Meta, from: &Asker<'_>) -> Result<Usage, Errno> {
-        let mut usage = self.domain.usage(meta.id, Some(from.caller.pid));
-        // Clients that were found dead just now may have had the last attachment.
-        self.tell_vacated();
-        match self.ask_about(LinkOp::Usage, *meta) {
-            Ok(others) => usage.merge(&others.usage),
-            Err(Errno::NODEV) => return Ok(usage),
-            Err(Errno::INVAL) => {
-                self.domain.forget(meta.id);
-                return Err(Errno::INVAL);
-            }
-            Err(errno) => return Err(errno),
+    fn usage(&mut self, meta: &Meta, from: &Asker<'_>) -> Result<Usage, Errno> {
+        match Kind::from_raw(meta.kind) {
+            Some(Kind::Shm) => self.usage_everywhere(meta, from),
+            _ => self.times(meta),
         }
-        if meta.state == State::Dest as u32 && usage.nattch == 0 {
-            self.vacate_if_unused(meta.id, Some(from.caller.pid))?;
-        }
-        Ok(usage)
     }
 
     /// The construct of `kind` with this index or, unless `exactly`, the next one.
@@ -435,7 +372,7 @@ impl Service {
         let mut index = after.wrapping_add(1);
         loop {
             let meta = self.by_index(kind, index, false)?;
-            let usage = match self.usage_everywhere(&meta, from) {
+            let usage = match self.usage(&meta, from) {
                 Ok(usage) => usage,
                 // Gone since the back-end named it.
                 Err(Errno::INVAL) => {
@@ -462,8 +399,8 @@ impl Service {
         Answer::with(0, 0, &totals)
     }
 
-    fn set(&mut self, request: &Request, from: &Asker<'_>) -> Answered {
-        let (_, meta) = self.usable(request.id)?;
+    fn set(&mut self, kind: Kind, request: &Request, from: &Asker<'_>) -> Answered {
+        let (_, meta) = self.usable(kind, request.id)?;
         if !may_control(&meta, from.caller.uid) {
             return Err(Errno::PERM);
         }
@@ -481,7 +418,7 @@ impl Service {
     }
 
     /// Has the back-end set what differs in `changed`; `flags` as [`LinkOp::Set`] has them.
-    fn change(&mut self, changed: Meta, flags: i32) -> Answered {
+    pub(super) fn change(&mut self, changed: Meta, flags: i32) -> Answered {
         let wanted = LinkMsg {
             flags,
             ..LinkMsg::about(LinkOp::Set, changed)
@@ -490,68 +427,9 @@ impl Service {
         self.domain.apply(&answer.meta);
         Ok(Answer::ok())
     }
-
-    fn lock(&mut self, request: &Request, from: &Asker<'_>) -> Answered {
-        let (_, meta) = self.usable(request.id)?;
-        let (lock, limit, root) = (request.arg == 1, request.size, from.caller.uid == 0);
-        if !root && (!may_control(&meta, from.caller.uid) || lock && limit == 0) {
-            return Err(Errno::PERM);
-        }
-        let locked = meta.mode & MODE_LOCKED != 0;
-        if meta.huge_shift != 0 || locked == lock {
-            return Ok(Answer::ok());
-        }
-        let bytes = pages(meta.size)
-            .unwrap_or(u64::MAX)
-            .saturating_mul(vshmem_abi::PAGE_SIZE);
-        if lock && !root && bytes > limit {
-            return Err(Errno::NOMEM);
-        }
-        let changed = Meta {
-            mode: meta.mode ^ MODE_LOCKED,
-            ..meta
-        };
-        self.change(changed, 1)
-    }
-
-    fn remove(&mut self, id: i32, from: &Asker<'_>) -> Answered {
-        let (slot, meta) = self.usable(id)?;
-        if !may_control(&meta, from.caller.uid) {
-            return Err(Errno::PERM);
-        }
-        // Published before anything is counted: a client that attaches from now on asks whether
-        // the segment still lives.
-        let ending = Meta {
-            state: State::Dest as u32,
-            key: IPC_PRIVATE,
-            ..meta
-        };
-        self.domain.constructs.update(slot, &ending);
-        let wanted = LinkMsg {
-            usage: self.domain.usage(id, Some(from.caller.pid)),
-            ..LinkMsg::about(LinkOp::Remove, meta)
-        };
-        match self.ask(&wanted) {
-            Ok(answer) => {
-                self.domain.apply(&answer.meta);
-                Ok(Answer::ok())
-            }
-            Err(Errno::INVAL) => {
-                self.domain.forget(id);
-                Err(Errno::INVAL)
-            }
-            Err(errno) => {
-                // It was not removed; unless a query has said more of it meanwhile.
-                if self.domain.constructs.find(id) == Some((slot, ending)) {
-                    self.domain.constructs.update(slot, &meta);
-                }
-                Err(errno)
-            }
-        }
-    }
 }
 
-/// What a get of a key gives that names a segment (`ipcget_public`).
+/// What a get of a key gives that names a construct (`ipcget_public`).
 fn existing(slot: u32, meta: &Meta, flags: i32, size: u64, from: &Asker<'_>) -> Answered {
     if flags & EXCLUSIVE == EXCLUSIVE {
         Err(Errno::EXIST)

@@ -25,9 +25,14 @@ const LISTENER: u64 = 1;
 const LINK: u64 = 2;
 const RESERVED: u64 = 15;
 const PIDFD: u64 = 1 << 63;
+/// A pidfd of a process with undo: the rest of the token is its undo token's serial.
+const UNDOER: u64 = 1 << 62;
 
 /// How often leftovers are looked at while there are any.
 const TICK: Duration = Duration::from_millis(250);
+
+/// How often it is tried to do what somebody who lives, and holds a lock, keeps us from.
+const SHORT_TICK: Duration = Duration::from_millis(5);
 
 /// How long the loop looks for the next request before it sleeps, when requests come in quick
 /// succession: about as long as it takes to be woken on another core.
@@ -145,6 +150,8 @@ impl Front {
             let lingers = pace.lingers();
             let timeout = if lingers {
                 Some(Duration::ZERO)
+            } else if self.service.domain.has_pending() {
+                Some(SHORT_TICK)
             } else {
                 leftovers.then_some(TICK)
             };
@@ -162,6 +169,9 @@ impl Front {
                     SIGNALS => self.stopping = true,
                     LISTENER => self.accept(),
                     LINK => self.service.answer_back_end(),
+                    undoer if undoer & UNDOER != 0 => {
+                        self.service.domain.undoer_ended(undoer & !UNDOER);
+                    }
                     pidfd if pidfd & PIDFD != 0 => self.process_ended(pidfd & !PIDFD),
                     number => self.receive(number),
                 }
@@ -169,6 +179,9 @@ impl Front {
                 if self.stopping {
                     return Ok(());
                 }
+            }
+            if self.service.domain.has_pending() {
+                self.service.domain.do_pending();
             }
             if leftovers && last_look.elapsed() >= TICK {
                 last_look = Instant::now();
@@ -185,6 +198,10 @@ impl Front {
         self.service.settle();
         while let Some(number) = self.service.domain.orphaned.pop() {
             self.connections.close(number);
+        }
+        while let Some((undoer, pidfd)) = self.service.domain.undoers.next_unwatched() {
+            // Without it the end of the client still tells.
+            let _ = self.epoll.add(pidfd, UNDOER | undoer, EventFlags::IN);
         }
         if self.spare.is_none() {
             self.spare = spare();
@@ -273,6 +290,7 @@ impl Front {
         let fds = answer.fds.iter().filter_map(|passed| match passed {
             Passed::Own(fd) => Some(fd.as_fd()),
             Passed::Directory => Some(domain.constructs.directory_fd()),
+            Passed::WaitPage => Some(domain.waits.fd()),
             Passed::Page(client) => Some(domain.clients.get(*client)?.page.fd()),
             Passed::Region(id) => domain.constructs.get(*id)?.fd(),
         });
@@ -322,7 +340,10 @@ impl Front {
         caller: &Caller,
     ) -> Answered {
         let client = self.service.domain.clients.get(number);
-        let needs_client = matches!(op, Op::Get | Op::Open | Op::Confirm | Op::Detached);
+        let needs_client = matches!(
+            op,
+            Op::Get | Op::Open | Op::Confirm | Op::Detached | Op::Undo | Op::Settle
+        );
         if needs_client && client.is_none() {
             return Err(Errno::PROTO);
         }
@@ -330,6 +351,7 @@ impl Front {
             caller,
             opened: self.connections.get(number).and_then(|c| c.opened()),
             own_pid: client.map_or(caller.pid, |client| client.own_pid()),
+            client: client.map_or(0, |_| number),
         };
         self.service.answer(op, kind, request, &asker)
     }
@@ -347,12 +369,18 @@ impl Front {
                  are gone, and what it has attached of them stays until it detaches"
             );
         }
-        let client = domain.clients.add(number).map_err(|e| errno_of(&e))?;
+        domain.clients.add(number).map_err(|e| errno_of(&e))?;
+        if request.token == generation {
+            domain.clients.carry_token_over(number, caller.pid);
+        }
+        let client = domain.clients.get(number).ok_or(Errno::PROTO)?;
         let welcome = client.welcome(domain.domid, generation);
         self.connections.greeted(number);
         self.identify(number, caller.pid);
-        let answer = Answer::with(0, 0, &welcome);
-        Ok(answer.and(Passed::Directory).and(Passed::Page(number)))
+        Ok(Answer::with(0, 0, &welcome)
+            .and(Passed::Directory)
+            .and(Passed::Page(number))
+            .and(Passed::WaitPage))
     }
 
     fn fork(&mut self, parent: u64) -> Answered {

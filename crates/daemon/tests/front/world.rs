@@ -17,6 +17,7 @@ use vshmem_abi::layout::Directory;
 use vshmem_abi::wire::{Meta, Op, Reply, Request, Stat, State, Welcome};
 use vshmem_abi::{ABI_VERSION, Kind, paths};
 use vshmem_engine::client_page::PageMine;
+use vshmem_engine::wait_page::WaitPage;
 use vshmem_engine::{attach, directory};
 
 /// Waits until `condition` holds; a minute without it is a failure, not a slow machine.
@@ -164,6 +165,7 @@ pub struct Client {
     pub socket: OwnedFd,
     pub directory: &'static Directory,
     pub page: PageMine,
+    pub waits: &'static WaitPage,
     pub welcome: Welcome,
     ids: UCred,
 }
@@ -182,13 +184,14 @@ impl Client {
         if reply.errno != 0 {
             return Err(Errno::from_raw_os_error(reply.errno));
         }
-        let [Some(directory), Some(page), None, None] = fds else {
+        let [Some(directory), Some(page), Some(waits), None] = fds else {
             panic!("{fds:?}");
         };
         Ok(Self {
             socket,
             directory: directory::map_for_reading(directory.as_fd()).unwrap(),
             page: PageMine::map(page.as_fd(), pid as i32).unwrap(),
+            waits: WaitPage::map(waits.as_fd()).unwrap(),
             welcome: reply.body(),
             ids: own_ids(),
         })

@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What is done in semaphore sets when something has died: a program, a process with undo, another
+//! domain, or the set itself.
+//!
+//! Whatever needs a set's lock may find it held by somebody who lives. It is then pending, and tried
+//! again a little later: nothing here waits for a client.
+
+use super::clients::Client;
+use super::constructs::Known;
+use super::domain::{Domain, now};
+use super::undoers::Fate;
+use rustix::io::Errno;
+use std::collections::BTreeSet;
+use vshmem_abi::Domid;
+use vshmem_abi::token::Token;
+use vshmem_abi::wire::Usage;
+use vshmem_engine::set::recover::Dead;
+
+/// How often what is pending of a set is tried while its client waits for an answer. In between the
+/// processor is given to whoever has the lock.
+const TRIES: usize = 200;
+
+/// Something that is to be done, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pending {
+    /// The lock and the waiters of the dead in this set.
+    CleanUp(i32, Dead),
+    /// What the process with this undo token would have undone of this set; its own pid.
+    Undo(i32, Token, i32),
+    /// The slots in which a program that is gone was waiting, by its client's token.
+    FreeWaits(Token),
+    /// The slots that a program held which is gone, in a process that is not.
+    FreeHeld(Token),
+    /// The slots that the process with this undo token held.
+    FreeUndoer(Token),
+}
+
+impl Domain {
+    /// The token of this daemon itself.
+    fn token(&self) -> Token {
+        Token::new(self.domid, 0)
+    }
+
+    /// The times that the region of a set tells, if it is at hand.
+    pub fn times(&self, id: i32) -> Usage {
+        let set = self.constructs.get(id).and_then(Known::set);
+        let (otime, ctime) = set.map_or((0, 0), |set| set.set().times());
+        let nanoseconds = |seconds: i64| seconds.saturating_mul(1_000_000_000);
+        Usage {
+            atime: nanoseconds(otime),
+            dtime: nanoseconds(ctime),
+            ..Usage::default()
+        }
+    }
+
+    /// The set `id` is gone, as the directory says by now: who waits on it here wakes up to see it.
+    pub fn end_waits(&self, id: i32) {
+        if let Some(known) = self.constructs.get(id) {
+            self.end_waits_on(id, known);
+        }
+    }
+
+    /// The same for one that was taken out.
+    pub fn end_waits_on(&self, id: i32, known: &Known) {
+        let Some(set) = known.set() else { return };
+        for held in self.waits.held() {
+            if let Some((_, waiter)) = held.waits.filter(|(of, _)| *of == id) {
+                set.post_gone(waiter);
+            }
+        }
+    }
+
+    /// The process of client `number` is about to use `SEM_UNDO` on the set `id`; returns its undo
+    /// token.
+    pub fn remember_undo(&mut self, number: u64, id: i32) -> Result<Token, Errno> {
+        let client = self.clients.get(number).ok_or(Errno::PROTO)?;
+        let undoer = self.undoers.remember(client, self.domid)?;
+        undoer.sets.insert(id);
+        Ok(undoer.token)
+    }
+
+    /// The program of a client is gone: its process has ended, or become another program.
+    pub fn client_died(&mut self, client: &Client) {
+        let Some(token) = client.token(self.domid) else {
+            return;
+        };
+        let own = |held: &vshmem_engine::wait_page::Held| held.token == token;
+        let waited = self.waits.held().filter(own);
+        let mut sets: BTreeSet<i32> = waited.filter_map(|held| Some(held.waits?.0)).collect();
+        let locked = |known: &Known| known.set().is_some_and(|s| s.set().lock_holder() == token);
+        let all = self.constructs.iter();
+        sets.extend(all.filter(|(_, known)| locked(known)).map(|(id, _)| id));
+        for id in sets {
+            self.pending.push(Pending::CleanUp(id, Dead::Client(token)));
+        }
+        self.pending.push(Pending::FreeWaits(token));
+        match self.undoers.of(client, self.domid) {
+            None => self.pending.push(Pending::FreeHeld(token)),
+            Some(undoer) => match undoer.fate(true) {
+                Fate::Ended => self.undo_of(undoer.token),
+                Fate::Lives => self.pending.push(Pending::FreeHeld(token)),
+                Fate::Unknown => {}
+            },
+        }
+        self.do_pending();
+    }
+
+    /// The process whose undo token has this serial has ended.
+    pub fn undoer_ended(&mut self, serial: u64) {
+        let token = Token::new(self.domid, serial);
+        self.look_at_undoer(token);
+    }
+
+    /// Looks whether the process with this undo token has ended, and does what is due then.
+    fn look_at_undoer(&mut self, token: Token) {
+        let Some(undoer) = self.undoers.get(token) else {
+            return;
+        };
+        // Its clients first: one may have died with a lock in its hands.
+        let gone = |number: &u64| self.clients.get(*number).is_some_and(|c| !c.is_left());
+        let pid = undoer.pid();
+        let clients = pid
+            .map(|pid| self.clients.of_process(pid))
+            .unwrap_or_default();
+        let dead: Vec<u64> = clients.into_iter().filter(gone).collect();
+        for number in dead {
+            self.reap(number);
+        }
+        let left = self.undoers.get(token);
+        if left.is_some_and(|undoer| undoer.fate(false) == Fate::Ended) {
+            self.undo_of(token);
+            self.do_pending();
+        }
+    }
+
+    /// A process with undo has ended.
+    fn undo_of(&mut self, token: Token) {
+        if let Some(undoer) = self.undoers.take(token) {
+            let of = |id| Pending::Undo(id, token, undoer.own_pid);
+            self.pending.extend(undoer.sets.into_iter().map(of));
+            self.pending.push(Pending::FreeUndoer(token));
+        }
+    }
+
+    /// Another domain, which had the region of our set `id`, is gone.
+    pub fn departed(&mut self, id: i32, domid: Domid) {
+        self.pending.push(Pending::CleanUp(id, Dead::Domain(domid)));
+        self.do_pending();
+    }
+
+    /// Looks who of this domain's processes is dead that has something in the set `id`, and clears it
+    /// away.
+    pub fn settle(&mut self, id: i32) {
+        let of_set = |held: &vshmem_engine::wait_page::Held| {
+            held.waits.is_some_and(|(of, _)| of == id) && self.waits.is_dead(held.slot)
+        };
+        let tokens: BTreeSet<u64> = self
+            .waits
+            .held()
+            .filter(of_set)
+            .map(|h| h.token.raw())
+            .collect();
+        let is_dead = |client: &Client| {
+            let token = client.token(self.domid);
+            token.is_some_and(|token| tokens.contains(&token.raw())) && !client.is_left()
+        };
+        let dead: Vec<u64> = self
+            .clients
+            .iter()
+            .filter(|(_, client)| is_dead(client))
+            .map(|(number, _)| number)
+            .collect();
+        for number in dead {
+            self.reap(number);
+        }
+        let of_set = self
+            .undoers
+            .iter()
+            .filter(|undoer| undoer.sets.contains(&id));
+        let undoers: Vec<Token> = of_set.map(|undoer| undoer.token).collect();
+        for token in undoers {
+            self.look_at_undoer(token);
+        }
+        for _ in 0..TRIES {
+            if !self.is_pending(id) {
+                return;
+            }
+            rustix::thread::sched_yield();
+            self.do_pending();
+        }
+    }
+
+    fn is_pending(&self, set: i32) -> bool {
+        self.pending.iter().any(|pending| match pending {
+            Pending::CleanUp(id, _) | Pending::Undo(id, ..) => *id == set,
+            Pending::FreeWaits(_) | Pending::FreeHeld(_) | Pending::FreeUndoer(_) => false,
+        })
+    }
+
+    /// Whether something is pending.
+    pub fn has_pending(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// Does what is pending, as far as those who live let us.
+    pub fn do_pending(&mut self) {
+        // By whose token something of before was not done: what follows of it waits too.
+        let mut waiting: Vec<Token> = Vec::new();
+        for pending in std::mem::take(&mut self.pending) {
+            let done = match pending {
+                Pending::CleanUp(id, dead) => self.clean_up(id, dead),
+                Pending::Undo(id, token, pid) => self.apply_undo(id, token, pid),
+                Pending::FreeWaits(token) => self.free(&waiting, token, |held, token| {
+                    held.token == token && held.undoer == Token::NONE
+                }),
+                Pending::FreeHeld(token) => {
+                    self.free(&waiting, token, |held, token| held.token == token)
+                }
+                Pending::FreeUndoer(token) => {
+                    self.free(&waiting, token, |held, token| held.undoer == token)
+                }
+            };
+            if !done {
+                waiting.extend(pending.token());
+                self.pending.push(pending);
+            }
+        }
+    }
+
+    /// `true`: nothing is left to be done.
+    fn clean_up(&self, id: i32, dead: Dead) -> bool {
+        let Some(set) = self.constructs.get(id).and_then(Known::set) else {
+            return true;
+        };
+        let is_dead = |slot| self.waits.is_dead(slot);
+        set.clean_up(self.token(), dead, seconds(), &is_dead)
+            .is_ok()
+    }
+
+    fn apply_undo(&self, id: i32, undoer: Token, pid: i32) -> bool {
+        let Some(set) = self.constructs.get(id).and_then(Known::set) else {
+            return true;
+        };
+        let is_dead = |slot| self.waits.is_dead(slot);
+        set.apply_undo(self.token(), undoer, pid, seconds(), &is_dead)
+            .is_ok()
+    }
+
+    fn free(
+        &self,
+        waiting: &[Token],
+        token: Token,
+        is_of: impl Fn(&vshmem_engine::wait_page::Held, Token) -> bool,
+    ) -> bool {
+        if waiting.contains(&token) {
+            return false;
+        }
+        self.waits.free(|held| is_of(held, token));
+        true
+    }
+}
+
+impl Pending {
+    fn token(self) -> Option<Token> {
+        match self {
+            Self::CleanUp(_, Dead::Client(token)) => Some(token),
+            Self::CleanUp(_, Dead::Domain(_)) => None,
+            Self::Undo(_, token, _)
+            | Self::FreeWaits(token)
+            | Self::FreeHeld(token)
+            | Self::FreeUndoer(token) => Some(token),
+        }
+    }
+}
+
+/// Seconds since the epoch.
+fn seconds() -> i64 {
+    now() / 1_000_000_000
+}
