@@ -53,7 +53,7 @@ impl World {
         let mut domain = Domain::new(port).unwrap();
         let region = domain.port.create(8192, RegionOptions::default()).unwrap();
         domain.constructs.learn(&meta(State::Live)).unwrap();
-        domain.constructs.hold(ID, region);
+        domain.constructs.hold(ID, region, None);
         let directory = directory::map_for_reading(domain.constructs.directory_fd()).unwrap();
         Self {
             domain,
