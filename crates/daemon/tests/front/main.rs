@@ -4,4 +4,5 @@
 mod faults;
 mod hostile;
 mod segments;
+mod sets;
 mod world;

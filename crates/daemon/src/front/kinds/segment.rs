@@ -62,6 +62,7 @@ impl Service {
             other => other?,
         };
         match State::from_raw(meta.state) {
+            _ if meta.kind != Kind::Shm as u32 => Err(Errno::INVAL),
             State::Live | State::Dest => Ok(Answer::ok()),
             State::Lost => Err(Errno::IDRM),
             State::Free => Err(Errno::INVAL),
