@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `vshmem ls`: the segments of all domains, one a line, like `ipcs -m`.
+//! `vshmem ls`: the segments of all domains, one a line, like `ipcs -m`; then the semaphore sets, if
+//! there are any.
 
 use crate::ask::{self, Daemon};
 use crate::world::World;
@@ -14,7 +15,7 @@ pub struct Args {
     #[command(flatten)]
     pub dir: DirArg,
 
-    /// Domain whose vshmemd is asked: all of them know the same segments
+    /// Domain whose vshmemd is asked: all of them know the same constructs
     /// [default: any that is up]
     #[arg(long, value_name = "NAME")]
     pub domain: Option<String>,
@@ -24,14 +25,21 @@ pub struct Args {
 pub fn ls(args: &Args) -> Result<(), Failure> {
     let (name, daemon) = connect(args)?;
     let mut users = HashMap::new();
-    let rows = list(&name, &daemon)?
-        .iter()
-        .map(|stat| {
-            let uid = stat.meta.uid;
-            row(stat, users.entry(uid).or_insert_with(|| user_name(uid)))
-        })
-        .collect::<Vec<_>>();
-    say(&table(&rows))
+    let mut owner = |stat: &Stat| {
+        let uid = stat.meta.uid;
+        let name = users.entry(uid).or_insert_with(|| user_name(uid));
+        name.clone()
+    };
+    let segments = list(&name, &daemon, Kind::Shm)?;
+    let rows: Vec<_> = segments.iter().map(|s| row(s, &owner(s))).collect();
+    let mut text = table(COLUMNS, &rows);
+    let sets = list(&name, &daemon, Kind::Sem)?;
+    if !sets.is_empty() {
+        let rows: Vec<_> = sets.iter().map(|s| set_row(s, &owner(s))).collect();
+        text.push('\n');
+        text.push_str(&table(SET_COLUMNS, &rows));
+    }
+    say(&text)
 }
 
 fn connect(args: &Args) -> Result<(String, Daemon), Failure> {
@@ -65,17 +73,17 @@ fn connect(args: &Args) -> Result<(String, Daemon), Failure> {
     Err(nothing())
 }
 
-/// All segments, by index.
-fn list(name: &str, daemon: &Daemon) -> Result<Vec<Stat>, Failure> {
+/// All constructs of a kind, by index.
+fn list(name: &str, daemon: &Daemon, kind: Kind) -> Result<Vec<Stat>, Failure> {
     let fail = |why: &str| {
         Failure::new(format!(
-            "domain {name} does not tell its segments ({why}); see its log"
+            "domain {name} does not tell what it knows ({why}); see its log"
         ))
     };
     let mut list: Vec<Stat> = Vec::new();
     loop {
         let request = Request {
-            kind: Kind::Shm as u32,
+            kind: kind as u32,
             // "After" the highest number is the beginning.
             arg: list.last().map_or(u32::MAX, |stat| stat.meta.index),
             ..Request::default()
@@ -133,6 +141,16 @@ fn row(stat: &Stat, owner: &str) -> [String; COLUMNS.len()] {
     ]
 }
 
+const SET_COLUMNS: [&str; 8] = [
+    "key", "id", "owner", "perms", "nsems", "status", "domain", "cpid",
+];
+
+/// What stands in [`SET_COLUMNS`] for one set: what stands there for a segment, but for its use.
+fn set_row(stat: &Stat, owner: &str) -> [String; SET_COLUMNS.len()] {
+    let [key, id, owner, perms, nsems, _, status, domain, cpid] = row(stat, owner);
+    [key, id, owner, perms, nsems, status, domain, cpid]
+}
+
 /// The name of a user, or its number where it has none.
 fn user_name(uid: u32) -> String {
     match nix::unistd::User::from_uid(uid.into()) {
@@ -142,11 +160,11 @@ fn user_name(uid: u32) -> String {
 }
 
 /// Header and rows with each column as wide as its widest entry.
-fn table(rows: &[[String; COLUMNS.len()]]) -> String {
-    let header = COLUMNS.map(str::to_owned);
+fn table<const N: usize>(columns: [&str; N], rows: &[[String; N]]) -> String {
+    let header = columns.map(str::to_owned);
     let lines = || std::iter::once(&header).chain(rows);
     let width = |column: usize| lines().map(|line| line[column].chars().count()).max();
-    let widths: [usize; COLUMNS.len()] = std::array::from_fn(|c| width(c).unwrap_or(0));
+    let widths: [usize; N] = std::array::from_fn(|c| width(c).unwrap_or(0));
     lines()
         .map(|line| {
             let cells = line.iter().zip(widths);
@@ -200,6 +218,15 @@ mod tests {
     }
 
     #[test]
+    fn a_row_of_a_set_shows_its_semaphores_in_place_of_bytes_and_attachments() {
+        let row = set_row(&stat(State::Live, 0o644), "ann");
+        let columns = SET_COLUMNS.iter().zip(&row);
+        let nsems = columns.clone().find(|(column, _)| **column == "nsems");
+        assert_eq!(nsems.unwrap().1, "4096");
+        assert_eq!(row[5..], ["-", "2", "77"]);
+    }
+
+    #[test]
     fn the_status_says_removed_locked_or_lost() {
         for (state, mode, want) in [
             (State::Dest, 0o600, "dest"),
@@ -214,7 +241,7 @@ mod tests {
     #[test]
     fn an_empty_list_is_the_header_alone() {
         assert_eq!(
-            table(&[]),
+            table(COLUMNS, &[]),
             "key  id  owner  perms  bytes  nattch  status  domain  cpid\n"
         );
     }
@@ -225,7 +252,7 @@ mod tests {
             row(&stat(State::Live, 0o600), "root"),
             row(&stat(State::Dest, 0o600), "somebody"),
         ];
-        let table = table(&rows);
+        let table = table(COLUMNS, &rows);
         let starts: Vec<_> = table
             .lines()
             .map(|line| line.find("600").or(line.find("perms")))
