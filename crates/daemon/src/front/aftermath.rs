@@ -11,20 +11,30 @@ use super::domain::{Domain, now};
 use super::undoers::Fate;
 use rustix::io::Errno;
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 use vshmem_abi::Domid;
 use vshmem_abi::token::Token;
 use vshmem_abi::wire::Usage;
 use vshmem_engine::set::recover::Dead;
+use vshmem_engine::wait_page::Held;
 
 /// How often what is pending of a set is tried while its client waits for an answer. In between the
 /// processor is given to whoever has the lock.
 const TRIES: usize = 200;
 
+/// How long a process of a domain that is gone may hold a lock before it is taken from it. Its
+/// `vshmemd` may have died alone, in the middle of what the process was doing; from its next call on
+/// the process does nothing more.
+const GRACE: Duration = Duration::from_millis(100);
+
 /// Something that is to be done, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pending {
-    /// The lock and the waiters of the dead in this set.
-    CleanUp(i32, Dead),
+    /// The lock and the waiters of this dead client in this set.
+    CleanUp(i32, Token),
+    /// What a dead domain has left in this set; who of it has the lock, and since when, as far as
+    /// has been seen.
+    Departed(i32, Domid, Option<(Token, Instant)>),
     /// What the process with this undo token would have undone of this set; its own pid.
     Undo(i32, Token, i32),
     /// The slots in which a program that is gone was waiting, by its client's token.
@@ -84,14 +94,14 @@ impl Domain {
         let Some(token) = client.token(self.domid) else {
             return;
         };
-        let own = |held: &vshmem_engine::wait_page::Held| held.token == token;
+        let own = |held: &Held| held.token == token;
         let waited = self.waits.held().filter(own);
         let mut sets: BTreeSet<i32> = waited.filter_map(|held| Some(held.waits?.0)).collect();
         let locked = |known: &Known| known.set().is_some_and(|s| s.set().lock_holder() == token);
         let all = self.constructs.iter();
         sets.extend(all.filter(|(_, known)| locked(known)).map(|(id, _)| id));
         for id in sets {
-            self.pending.push(Pending::CleanUp(id, Dead::Client(token)));
+            self.pending.push(Pending::CleanUp(id, token));
         }
         self.pending.push(Pending::FreeWaits(token));
         match self.undoers.of(client, self.domid) {
@@ -117,7 +127,7 @@ impl Domain {
             return;
         };
         // Its clients first: one may have died with a lock in its hands.
-        let gone = |number: &u64| self.clients.get(*number).is_some_and(|c| !c.is_left());
+        let gone = |number: &u64| self.clients.get(*number).is_some_and(|c| !c.lives());
         let pid = undoer.pid();
         let clients = pid
             .map(|pid| self.clients.of_process(pid))
@@ -144,14 +154,14 @@ impl Domain {
 
     /// Another domain, which had the region of our set `id`, is gone.
     pub fn departed(&mut self, id: i32, domid: Domid) {
-        self.pending.push(Pending::CleanUp(id, Dead::Domain(domid)));
+        self.pending.push(Pending::Departed(id, domid, None));
         self.do_pending();
     }
 
     /// Looks who of this domain's processes is dead that has something in the set `id`, and clears it
     /// away.
     pub fn settle(&mut self, id: i32) {
-        let of_set = |held: &vshmem_engine::wait_page::Held| {
+        let of_set = |held: &Held| {
             held.waits.is_some_and(|(of, _)| of == id) && self.waits.is_dead(held.slot)
         };
         let tokens: BTreeSet<u64> = self
@@ -162,7 +172,7 @@ impl Domain {
             .collect();
         let is_dead = |client: &Client| {
             let token = client.token(self.domid);
-            token.is_some_and(|token| tokens.contains(&token.raw())) && !client.is_left()
+            token.is_some_and(|token| tokens.contains(&token.raw())) && !client.lives()
         };
         let dead: Vec<u64> = self
             .clients
@@ -193,6 +203,7 @@ impl Domain {
     fn is_pending(&self, set: i32) -> bool {
         self.pending.iter().any(|pending| match pending {
             Pending::CleanUp(id, _) | Pending::Undo(id, ..) => *id == set,
+            Pending::Departed(..) => false,
             Pending::FreeWaits(_) | Pending::FreeHeld(_) | Pending::FreeUndoer(_) => false,
         })
     }
@@ -206,17 +217,18 @@ impl Domain {
     pub fn do_pending(&mut self) {
         // By whose token something of before was not done: what follows of it waits too.
         let mut waiting: Vec<Token> = Vec::new();
-        for pending in std::mem::take(&mut self.pending) {
-            let done = match pending {
-                Pending::CleanUp(id, dead) => self.clean_up(id, dead),
-                Pending::Undo(id, token, pid) => self.apply_undo(id, token, pid),
-                Pending::FreeWaits(token) => self.free(&waiting, token, |held, token| {
+        for mut pending in std::mem::take(&mut self.pending) {
+            let done = match &mut pending {
+                &mut Pending::CleanUp(id, token) => self.clean_up(id, Dead::Client(token)),
+                Pending::Departed(id, domid, holder) => self.clear_domain(*id, *domid, holder),
+                &mut Pending::Undo(id, token, pid) => self.apply_undo(id, token, pid),
+                &mut Pending::FreeWaits(token) => self.free(&waiting, token, |held, token| {
                     held.token == token && held.undoer == Token::NONE
                 }),
-                Pending::FreeHeld(token) => {
+                &mut Pending::FreeHeld(token) => {
                     self.free(&waiting, token, |held, token| held.token == token)
                 }
-                Pending::FreeUndoer(token) => {
+                &mut Pending::FreeUndoer(token) => {
                     self.free(&waiting, token, |held, token| held.undoer == token)
                 }
             };
@@ -237,6 +249,26 @@ impl Domain {
             .is_ok()
     }
 
+    fn clear_domain(&self, id: i32, domid: Domid, seen: &mut Option<(Token, Instant)>) -> bool {
+        let dead = Dead::Domain(domid);
+        let set = self.constructs.get(id).and_then(Known::set);
+        let holder = set.map_or(Token::NONE, |set| set.set().lock_holder());
+        if dead.is(holder) {
+            match *seen {
+                Some((before, since)) if before == holder => {
+                    if since.elapsed() < GRACE {
+                        return false;
+                    }
+                }
+                _ => {
+                    *seen = Some((holder, Instant::now()));
+                    return false;
+                }
+            }
+        }
+        self.clean_up(id, dead)
+    }
+
     fn apply_undo(&self, id: i32, undoer: Token, pid: i32) -> bool {
         let Some(set) = self.constructs.get(id).and_then(Known::set) else {
             return true;
@@ -246,12 +278,7 @@ impl Domain {
             .is_ok()
     }
 
-    fn free(
-        &self,
-        waiting: &[Token],
-        token: Token,
-        is_of: impl Fn(&vshmem_engine::wait_page::Held, Token) -> bool,
-    ) -> bool {
+    fn free(&self, waiting: &[Token], token: Token, is_of: impl Fn(&Held, Token) -> bool) -> bool {
         if waiting.contains(&token) {
             return false;
         }
@@ -263,9 +290,9 @@ impl Domain {
 impl Pending {
     fn token(self) -> Option<Token> {
         match self {
-            Self::CleanUp(_, Dead::Client(token)) => Some(token),
-            Self::CleanUp(_, Dead::Domain(_)) => None,
-            Self::Undo(_, token, _)
+            Self::Departed(..) => None,
+            Self::CleanUp(_, token)
+            | Self::Undo(_, token, _)
             | Self::FreeWaits(token)
             | Self::FreeHeld(token)
             | Self::FreeUndoer(token) => Some(token),
