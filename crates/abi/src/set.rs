@@ -62,7 +62,7 @@ pub const INTENT_WHO: usize = 20;
 /// Where the journal begins: pairs of a word's index and its old value.
 pub const JOURNAL: usize = 24;
 
-/// What [`INTENT`] can say: the kind in the low half, a semaphore in the high half.
+/// What [`INTENT`] can say: the kind in the low half, a semaphore or record in the high half.
 pub mod intent {
     /// Waiters have to be looked at: a value has changed.
     pub const SCAN: u64 = 1;
@@ -70,6 +70,9 @@ pub mod intent {
     pub const CLEAR_UNDO: u64 = 2;
     /// `SETALL`: the staged values have to be copied and all undo records cleared; then as [`SCAN`].
     pub const SET_ALL: u64 = 3;
+    /// A process has ended: what its undo record (in the high half) has left has to be applied; then
+    /// as [`SCAN`].
+    pub const UNDO: u64 = 4;
 }
 
 /// Words of a waiter's record.
@@ -149,8 +152,9 @@ pub struct Shape {
 pub const MAX_SEMS: u32 = 1 << 16;
 /// Most operations of one call, whatever the kernel's settings.
 pub const MAX_OPS: u32 = 1 << 15;
-/// Most waiters, undo records or long lists of a set.
-const MAX_RECORDS: u32 = 1 << 20;
+/// Most waiters, undo records or long lists of a set. A walk over all that a peer says are there, at
+/// the largest size, is over in moments.
+const MAX_RECORDS: u32 = 1 << 14;
 
 const fn lines(words: usize) -> usize {
     words.div_ceil(LINE) * LINE

@@ -25,8 +25,7 @@ impl<C: Cell64, S: Surroundings> Locked<'_, '_, C, S> {
 
     /// Whether a waiter of this domain seems to be dead.
     pub fn has_dead_waiters(&self) -> bool {
-        let high = (self.load(set::WAITER_HIGH) as u32).min(self.set.shape.waiters);
-        (0..high).any(|index| {
+        (0..self.waiter_high()).any(|index| {
             self.waiter_at(index)
                 .is_some_and(|who| who.is_queued() && self.is_dead(who))
         })
@@ -36,10 +35,10 @@ impl<C: Cell64, S: Surroundings> Locked<'_, '_, C, S> {
     /// undo of it, and carries out what becomes possible.
     pub fn set_value(&mut self, num: u32, value: i32, who: Who, now: i64) {
         self.put(self.set.sem(num), value_word(value, who));
+        self.put(set::CTIME, now as u64);
         self.put(set::INTENT, word_of(intent::CLEAR_UNDO as u32, num));
         self.commit();
         self.finish_intent(now);
-        self.store(set::CTIME, now as u64);
     }
 
     /// `SETALL`: as [`Self::set_value`], of all semaphores. What `values` has not is 0.
@@ -53,9 +52,10 @@ impl<C: Cell64, S: Surroundings> Locked<'_, '_, C, S> {
             self.store(staged + word, four);
         }
         self.store(set::INTENT_WHO, who.0);
-        self.store(set::INTENT, intent::SET_ALL);
+        self.put(set::CTIME, now as u64);
+        self.put(set::INTENT, intent::SET_ALL);
+        self.commit();
         self.finish_intent(now);
-        self.store(set::CTIME, now as u64);
     }
 
     /// Does what was begun, as often as need be.
@@ -65,6 +65,7 @@ impl<C: Cell64, S: Surroundings> Locked<'_, '_, C, S> {
             0 => return,
             intent::CLEAR_UNDO if num < self.set.shape.sems => self.clear_undo(num),
             intent::SET_ALL => self.copy_staged(),
+            intent::UNDO if num < self.set.shape.undos => self.apply_adjustments(num),
             _ => {}
         }
         self.store(set::INTENT, intent::SCAN);

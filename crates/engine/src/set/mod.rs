@@ -177,7 +177,10 @@ impl<'a, C: Cell64> Set<'a, C> {
     fn at(&self, index: usize) -> &'a C {
         match self.words.get(index) {
             Some(word) => word,
-            None => &self.words[0],
+            None => {
+                debug_assert!(false, "word {index} of {}", self.words.len());
+                &self.words[0]
+            }
         }
     }
 
@@ -193,11 +196,28 @@ impl<'a, C: Cell64> Set<'a, C> {
         me: Token,
         around: &'b S,
     ) -> Option<Locked<'a, 'b, C, S>> {
+        self.try_acquire(me).then(|| self.acquired(around))
+    }
+
+    /// Takes the lock for `me` if nobody has it; what can be done then, [`Self::acquired`] gives. For
+    /// those who hand it from function to function: the two apart need not go through memory.
+    #[inline(always)]
+    pub fn try_acquire(&self, me: Token) -> bool {
         // Acquire: pairs with the Release of `Locked::unlock`.
         self.at(set::LOCK)
             .compare_exchange(Token::NONE.raw(), me.raw(), Acquire, Relaxed)
-            .ok()?;
-        Some(Locked::begin(*self, around))
+            .is_ok()
+    }
+
+    /// The right that [`Self::try_acquire`] has won.
+    #[inline(always)]
+    pub fn acquired<'b, S: Surroundings>(&self, around: &'b S) -> Locked<'a, 'b, C, S> {
+        Locked::begin(*self, around)
+    }
+
+    /// Gives back a lock under which nothing was done.
+    pub fn let_go(&self) {
+        self.at(set::LOCK).store(Token::NONE.raw(), Release);
     }
 
     /// Who holds the lock.
@@ -222,11 +242,26 @@ impl<'a, C: Cell64> Set<'a, C> {
         self.at(self.waiter(index) + waiter::POST)
     }
 
-    /// Tells a waiter that the set is gone; `true` if it has to be woken.
+    /// Tells a waiter that the set is gone, unless its operations were done before; `true` if it has to
+    /// be woken.
     pub fn post_gone(&self, index: u32) -> bool {
-        index < self.shape.waiters
-            // Pairs with the Acquire of the waiter's look.
-            && self.post(index).swap(waiter::GONE, Release) == waiter::ASLEEP
+        if index >= self.shape.waiters {
+            return false;
+        }
+        let post = self.post(index);
+        let mut told = post.load(Relaxed);
+        // A waiter changes the word twice at the most, and who serves it once.
+        for _ in 0..4 {
+            if told == waiter::POSTED {
+                return false;
+            }
+            // Release: pairs with the Acquire of the waiter's look.
+            match post.compare_exchange(told, waiter::GONE, Release, Relaxed) {
+                Ok(_) => return told == waiter::ASLEEP,
+                Err(other) => told = other,
+            }
+        }
+        false
     }
 
     #[inline(always)]

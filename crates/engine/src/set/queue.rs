@@ -10,12 +10,14 @@ use super::locked::Locked;
 use super::{Op, Performed, Set, Surroundings, Who, halves, word_of};
 use crate::cell::Cell64;
 use std::ffi::c_int;
-use std::sync::atomic::Ordering::Release;
+use std::sync::atomic::Ordering::{Acquire, Release};
 use vshmem_abi::set::{self, intent, waiter};
 use vshmem_abi::token::Token;
 
-/// Steps that one scan may take: more than any true queue needs, and done in a fraction of a second.
-const STEPS: u32 = 1 << 22;
+/// Steps that one scan may take, each a look at one operation of a waiter: done in a fraction of a
+/// second, whatever a peer has written into the queues. Thousands of waiters that are served at once,
+/// behind thousands that are not, take more: the rest of them is for the next scan.
+const STEPS: u32 = 1 << 24;
 
 /// Which of two queues: place of the links in a waiter's record, place of the ends.
 #[derive(Clone, Copy)]
@@ -29,13 +31,11 @@ struct Queue {
 pub(super) struct Waiting {
     pub index: u32,
     state: u64,
+    /// Operations, no more than a call of this set may have.
+    count: usize,
 }
 
 impl Waiting {
-    fn count(self) -> usize {
-        (self.state >> 16) as u16 as usize
-    }
-
     pub(super) fn alters(self) -> bool {
         self.state & waiter::ALTERS != 0
     }
@@ -44,8 +44,12 @@ impl Waiting {
         self.state & 0xff == waiter::QUEUED
     }
 
+    pub(super) fn is_done(self) -> bool {
+        self.state & 0xff == waiter::DONE
+    }
+
     fn is_single(self) -> bool {
-        self.count() == 1
+        self.count == 1
     }
 
     pub(super) fn is_free(self) -> bool {
@@ -115,7 +119,12 @@ impl<C: Cell64, S: Surroundings> Locked<'_, '_, C, S> {
             .checked_sub(1)
             .filter(|&i| i < self.set.shape.waiters)?;
         let state = self.load(self.set.waiter(index) + waiter::STATE);
-        Some(Waiting { index, state })
+        let count = ((state >> 16) as u16 as usize).min(self.set.shape.ops as usize);
+        Some(Waiting {
+            index,
+            state,
+            count,
+        })
     }
 
     pub(super) fn waiter_at(&self, index: u32) -> Option<Waiting> {
@@ -205,8 +214,9 @@ impl<C: Cell64, S: Surroundings> Locked<'_, '_, C, S> {
         let all = self.set.shape.waiters;
         let from = (token.serial() as u32 & 0xff) % all;
         let is_free = |index: &u32| {
-            let state = self.load(self.set.waiter(*index) + waiter::STATE);
-            state & 0xff == waiter::FREE
+            let state = self.set.at(self.set.waiter(*index) + waiter::STATE);
+            // Acquire: pairs with the Release of `Set::collect`.
+            state.load(Acquire) & 0xff == waiter::FREE
         };
         let index = (from..all).chain(0..from).find(is_free)?;
         if self.load(set::WAITER_HIGH) as u32 <= index {
@@ -292,7 +302,10 @@ impl<C: Cell64, S: Surroundings> Locked<'_, '_, C, S> {
     }
 
     fn free_long_of(&self, who: Waiting) {
-        if let Some(long) = who.long().filter(|&long| long < self.set.shape.longs) {
+        // One that died while it freed its record does not have the list any more that this names.
+        if let Some(long) = who.long().filter(|&long| long < self.set.shape.longs)
+            && self.load(self.set.long(long)) == u64::from(who.index) + 1
+        {
             self.store(self.set.long(long), 0);
         }
     }
@@ -314,7 +327,7 @@ impl<C: Cell64, S: Surroundings> Locked<'_, '_, C, S> {
         let set = self.set;
         let (record, identity) = (self.record_of(who), self.who_of(who));
         let op = |place| set.op_of(who, place);
-        let performed = self.perform(who.count(), op, record, identity);
+        let performed = self.perform(who.count, op, record, identity);
         let outcome = set.waiter(who.index) + waiter::OUTCOME;
         let errno = match performed {
             Performed::Done => 0,
@@ -353,7 +366,11 @@ impl<C: Cell64, S: Surroundings> Locked<'_, '_, C, S> {
     /// out what has become possible, and tells those concerned. Returns whether anything was done
     /// (`do_smart_update`).
     pub(super) fn scan(&mut self, changed: Changed<'_>) -> bool {
-        let mut steps = STEPS;
+        self.scan_within(STEPS, changed)
+    }
+
+    /// [`Self::scan`] that takes no more than `steps`.
+    pub(super) fn scan_within(&mut self, mut steps: u32, changed: Changed<'_>) -> bool {
         let mut done = self.wake_zero(changed, &mut steps);
         if self.counts().1 > 0 {
             done |= self.update(None, &mut steps);
@@ -370,7 +387,9 @@ impl<C: Cell64, S: Surroundings> Locked<'_, '_, C, S> {
             }
         }
         self.post_all();
-        self.store(set::INTENT, 0);
+        if steps != 0 {
+            self.store(set::INTENT, 0);
+        }
         done
     }
 
@@ -381,7 +400,7 @@ impl<C: Cell64, S: Surroundings> Locked<'_, '_, C, S> {
         let mut at = self.first(queue);
         while let Some(who) = at {
             // A decrement that waits for more than there is stays where it is.
-            if num.is_some_and(|num| self.value(num) == 0) || !take_step(steps) {
+            if num.is_some_and(|num| self.value(num) == 0) || !take(steps, who.count) {
                 break;
             }
             at = self.next(queue, who);
@@ -413,10 +432,13 @@ impl<C: Cell64, S: Surroundings> Locked<'_, '_, C, S> {
         let mut got_zero = false;
         let count = match changed {
             Changed::By(ops) => ops.len(),
-            Changed::ByWaiter(who) => who.count(),
+            Changed::ByWaiter(who) => who.count,
             Changed::Anything => self.set.shape.sems as usize,
         };
         for place in 0..count {
+            if !take(steps, 1) {
+                break;
+            }
             let num = match changed {
                 Changed::By(ops) => match ops.get(place) {
                     Some(op) => op.num(),
@@ -446,7 +468,7 @@ impl<C: Cell64, S: Surroundings> Locked<'_, '_, C, S> {
         let mut done = false;
         let mut at = self.first(queue);
         while let Some(who) = at {
-            if !take_step(steps) {
+            if !take(steps, who.count) {
                 break;
             }
             at = self.next(queue, who);
@@ -476,9 +498,12 @@ impl<C: Cell64, S: Surroundings> Locked<'_, '_, C, S> {
         self.store(set::POSTING, 0);
     }
 
-    /// Announces that waiters have to be looked at; part of the change that makes it so.
-    pub(super) fn announce_scan(&mut self) {
+    /// Announces that waiters have to be looked at; part of the change that makes it so. `true`: there
+    /// is something left from a scan before, so all of them have to be.
+    pub(super) fn announce_scan(&mut self) -> bool {
+        let left = self.load(set::INTENT) != 0;
         self.put(set::INTENT, intent::SCAN);
+        left
     }
 
     /// Waiters for `num` to become zero, or to grow (`count_semcnt`): those whose blocking operation is
@@ -504,7 +529,8 @@ impl<C: Cell64, S: Surroundings> Locked<'_, '_, C, S> {
     }
 }
 
-fn take_step(steps: &mut u32) -> bool {
-    *steps = steps.saturating_sub(1);
+/// Takes steps for so many operations; `false` when there are none left.
+fn take(steps: &mut u32, operations: usize) -> bool {
+    *steps = steps.saturating_sub(operations.max(1) as u32);
     *steps != 0
 }

@@ -3,12 +3,12 @@
 //! process would have undone. Called by `vshmemd`, which knows who is dead.
 
 use super::locked::{Locked, value_word};
-use super::queue::Changed;
-use super::{Set, Surroundings, Who};
+use super::queue::Waiting;
+use super::{Set, Surroundings, Who, word_of};
 use crate::cell::Cell64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use vshmem_abi::limits::SEMVMX;
-use vshmem_abi::set::{self, undo, waiter};
+use vshmem_abi::set::{self, intent, undo, waiter};
 use vshmem_abi::token::Token;
 
 /// Who has died.
@@ -117,11 +117,21 @@ impl<C: Cell64, S: Surroundings> Locked<'_, '_, C, S> {
         self.roll_back();
         self.finish_intent(now);
         self.post_all();
+        // Who was told but not woken yet.
+        for index in 0..self.waiter_high() {
+            if self.waiter_at(index).is_some_and(Waiting::is_done) {
+                self.wake_later(index);
+            }
+        }
+    }
+
+    /// Waiters that may be in use.
+    pub(super) fn waiter_high(&self) -> u32 {
+        (self.load(set::WAITER_HIGH) as u32).min(self.set.shape.waiters)
     }
 
     fn remove_waiters(&mut self, dead: Dead) {
-        let high = (self.load(set::WAITER_HIGH) as u32).min(self.set.shape.waiters);
-        for index in 0..high {
+        for index in 0..self.waiter_high() {
             let token = self.load(self.set.waiter(index) + waiter::TOKEN);
             if let Some(who) = self.waiter_at(index)
                 && !who.is_free()
@@ -143,31 +153,42 @@ impl<C: Cell64, S: Surroundings> Locked<'_, '_, C, S> {
         }
     }
 
-    /// Applies and frees the undo records whose token is one of the dead's. Each semaphore is one
-    /// step, so one who dies in between has applied a part of it, and the next does the rest.
+    /// Applies and frees the undo records whose token is one of the dead's. Waiters are looked at once,
+    /// after all of them: they have ended at the same time.
     fn undo_of(&mut self, is_dead: impl Fn(Token) -> bool, pid: i32, now: i64) {
+        let mut any = false;
         for record in 0..self.undo_high() {
             let at = self.set.undo(record);
             let token = Token::from_raw(self.load(at + undo::TOKEN));
             if token == Token::NONE || !is_dead(token) {
                 continue;
             }
-            let who = Who::new(pid, token.domid());
-            for num in 0..self.set.shape.sems {
-                let adjustment = self.adjustment(record, num);
-                if adjustment == 0 {
-                    continue;
-                }
+            self.store(set::INTENT_WHO, Who::new(pid, token.domid()).0);
+            self.store(set::INTENT, word_of(intent::UNDO as u32, record));
+            self.apply_adjustments(record);
+            self.store(set::INTENT, intent::SCAN);
+            self.store(at + undo::TOKEN, Token::NONE.raw());
+            any = true;
+        }
+        if any {
+            self.finish_intent(now);
+            self.stamp(now);
+        }
+    }
+
+    /// Applies what is left of an undo record. Each semaphore is one step, so one who dies in between
+    /// has applied a part of it, and the next does the rest.
+    pub(super) fn apply_adjustments(&mut self, record: u32) {
+        let who = Who(self.load(set::INTENT_WHO));
+        for num in 0..self.set.shape.sems {
+            let adjustment = self.adjustment(record, num);
+            if adjustment != 0 {
                 let value = (self.value(num) + adjustment).clamp(0, SEMVMX);
                 self.put(self.set.sem(num), value_word(value, who));
                 let (index, word) = self.adjustment_word(record, num, 0);
                 self.put(index, word);
-                self.announce_scan();
                 self.commit();
             }
-            self.scan(Changed::Anything);
-            self.stamp(now);
-            self.store(at + undo::TOKEN, Token::NONE.raw());
         }
     }
 }

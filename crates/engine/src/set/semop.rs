@@ -50,9 +50,13 @@ impl<C: Cell64, S: Surroundings> Locked<'_, '_, C, S> {
         if performed == Performed::Done {
             self.stamp(call.now);
             if waiting && ops.iter().any(|op| op.change() != 0) {
-                self.announce_scan();
+                let changed = if self.announce_scan() {
+                    Changed::Anything
+                } else {
+                    Changed::By(ops)
+                };
                 self.commit();
-                self.scan(Changed::By(ops));
+                self.scan(changed);
             } else {
                 self.commit();
             }

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Checks of the engine of semaphore sets: against a plain model of the kernel's ([`model`]), and with
+//! a death at each store ([`crash`]).
+
+mod crash;
+mod driver;
+mod kernel;
+mod model;
+mod sound;
+
+use super::*;
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::sync::atomic::AtomicU64;
+
+/// What a process of domain `domid` brings along, and what it does with it.
+#[derive(Default)]
+struct Around {
+    domid: u32,
+    dead: HashSet<u32>,
+    woken: RefCell<Vec<u32>>,
+}
+
+impl Around {
+    fn of(domid: u32) -> Self {
+        Self {
+            domid,
+            ..Self::default()
+        }
+    }
+}
+
+impl Surroundings for Around {
+    fn domid(&self) -> u32 {
+        self.domid
+    }
+
+    fn is_dead(&self, slot: u32) -> bool {
+        self.dead.contains(&slot)
+    }
+
+    fn wake(&self, waiter: u32) {
+        self.woken.borrow_mut().push(waiter);
+    }
+}
+
+/// The `vshmemd` of domain 1.
+const DAEMON: Token = Token::new(1, 0);
+
+/// A small set, in which there is not room for everybody.
+const SMALL: Shape = Shape {
+    sems: 3,
+    ops: 12,
+    waiters: 6,
+    undos: 3,
+    longs: 2,
+};
+
+/// The words of a new set.
+fn new_words(shape: Shape) -> Vec<AtomicU64> {
+    let mut words = Vec::new();
+    words.resize_with(shape.words(), || AtomicU64::new(0));
+    if let Some(set) = Set::new(&words, shape) {
+        set.init(7);
+    }
+    words
+}
+
+fn call(serial: u64) -> Call {
+    Call {
+        token: Token::new(1, serial),
+        who: Who::new(40 + serial as i32, 1),
+        record: None,
+        now: 1000,
+    }
+}
+
+#[test]
+fn a_decrement_waits_until_an_increment_lets_it_through() {
+    let words = new_words(SMALL);
+    let set = Set::new(&words, SMALL).unwrap();
+    let around = Around::of(1);
+    let mut locked = set.try_lock(call(1).token, &around).unwrap();
+    assert!(set.try_lock(call(1).token, &around).is_none() && set.is(7));
+    let down = [Op::new(1, -1, 0)];
+    assert_eq!(locked.semop(&down, &call(1)), Outcome::Blocked(0));
+    let index = locked.wait(&down, &call(1), 0, 0).unwrap();
+    assert_eq!(locked.get_count(1, false), 1);
+    assert_eq!(set.look(index), waiter::AWAKE);
+    assert_eq!(locked.semop(&[Op::new(1, 1, 0)], &call(2)), Outcome::Done);
+    assert_eq!(set.look(index), waiter::POSTED);
+    assert_eq!((locked.get_value(1), locked.get_count(1, false)), (0, 0));
+    assert_eq!((locked.get_pid(1), set.collect(index)), (41, 0));
+    locked.unlock();
+    assert_eq!(set.lock_holder(), Token::NONE);
+    sound::check(&set);
+}
+
+#[test]
+fn who_was_served_before_the_set_went_keeps_the_result() {
+    let words = new_words(SMALL);
+    let set = Set::new(&words, SMALL).unwrap();
+    let around = Around::of(1);
+    let mut locked = set.try_lock(call(1).token, &around).unwrap();
+    let down = [Op::new(0, -1, 0)];
+    let [served, left] = [1, 2].map(|serial| locked.wait(&down, &call(serial), 0, 0).unwrap());
+    assert!(set.fall_asleep(left));
+    assert_eq!(locked.semop(&[Op::new(0, 1, 0)], &call(3)), Outcome::Done);
+    locked.unlock();
+    assert!(!set.post_gone(served) && set.post_gone(left) && !set.post_gone(left));
+    assert!(!set.post_gone(SMALL.waiters));
+    assert_eq!(
+        [set.look(served), set.look(left)],
+        [waiter::POSTED, waiter::GONE]
+    );
+    assert_eq!(set.collect(served), 0);
+}
+
+#[test]
+fn a_scan_that_is_cut_off_goes_on_with_the_next_call() {
+    let words = new_words(SMALL);
+    let set = Set::new(&words, SMALL).unwrap();
+    let around = Around::of(1);
+    let mut locked = set.try_lock(call(1).token, &around).unwrap();
+    let down = [Op::new(0, -1, 0)];
+    let waiters = [1, 2, 3, 4].map(|serial| locked.wait(&down, &call(serial), 0, 0).unwrap());
+    let told = || waiters.map(|index| set.look(index) == waiter::POSTED);
+    locked.put(set.sem(0), locked::value_word(4, call(9).who));
+    locked.announce_scan();
+    locked.commit();
+    locked.scan_within(5, queue::Changed::Anything);
+    assert!(told()[0] && !told()[3]);
+    assert_eq!(locked.semop(&[Op::new(1, 1, 0)], &call(9)), Outcome::Done);
+    assert_eq!(told(), [true; 4]);
+    locked.unlock();
+    sound::check(&set);
+}
