@@ -8,6 +8,7 @@ use vshmem_abi::layout::{
     WaitSlot,
 };
 use vshmem_abi::link::{LinkMsg, LinkOp};
+use vshmem_abi::set::{self, undo, waiter};
 use vshmem_abi::wire::{Meta, Op, Reply, Request, Totals, Undoer, Usage, Welcome};
 
 /// The rows that the page must have for a type: its size, and the offset of each field.
@@ -15,6 +16,13 @@ macro_rules! rows {
     ($rows:ident, $ty:ident, $($field:ident),*) => {
         $rows.push(format!("### {} ({} bytes)", stringify!($ty), size_of::<$ty>()));
         $( $rows.push(format!("| {} | `{}` |", offset_of!($ty, $field), stringify!($field))); )*
+    };
+}
+
+/// The rows for words of a set's region.
+macro_rules! words {
+    ($rows:ident, $of:ident, $($word:ident),*) => {
+        $( $rows.push(format!("| {} | `{}` |", $of::$word, stringify!($word))); )*
     };
 }
 
@@ -35,6 +43,33 @@ fn the_wire_page_names_every_field_at_its_offset() {
     rows!(rows, WaitHeader, magic, generation, high_water, reserved);
     rows!(rows, WaitSlot, mutex, token, construct, undoer);
     rows!(rows, WaitPage, head, slots);
+    words!(
+        rows,
+        set,
+        MAGIC,
+        SHAPE_SEMS,
+        SHAPE_WAITERS,
+        SHAPE_LONGS,
+        LOCK,
+        IDENT,
+        JOURNALED,
+        OTIME,
+        COUNTS,
+        QUEUE,
+        INTENT,
+        POSTING,
+        CTIME,
+        UNDO_HIGH,
+        WAITER_HIGH,
+        LONG_HIGH,
+        INTENT_WHO,
+        JOURNAL
+    );
+    rows.push(format!("### Waiter ({} words)", waiter::WORDS));
+    words!(
+        rows, waiter, STATE, LINK, SEM_LINK, TOKEN, WHO, PLACE, OUTCOME, OPS, POST
+    );
+    words!(rows, undo, TOKEN, SLOT, ADJUST);
     rows!(
         rows, Meta, id, kind, key, state, uid, gid, cuid, cgid, mode, owner, size, ctime, cpid,
         index, huge_shift, reserved
