@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Semaphore sets over two domains: making, opening, removing, and what is left after deaths.
 
-use crate::world::{Client, World, request, wait_until};
+use crate::world::{Client, World, ask, own_ids, request, wait_until};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use std::mem::forget;
 use std::os::fd::AsFd;
@@ -14,6 +14,7 @@ use vshmem_abi::token::Token;
 use vshmem_abi::wire::{
     Meta, Op as Ask, Request, STAT_ANY, STAT_INDEX, Stat, State, Totals, Undoer, Welcome,
 };
+use vshmem_engine::client_page::PageMine;
 use vshmem_engine::directory;
 use vshmem_engine::set::{Call, Locked, Op, Outcome, SEM_UNDO, Set, SetMap, Surroundings, Who};
 use vshmem_engine::wait_page::WaitPage;
@@ -588,6 +589,24 @@ fn a_process_that_connects_anew_keeps_its_token_and_its_waiters() {
     assert_eq!(user.waiting(), 1);
     user.change(1);
     assert_eq!(user.map.set().look(index), waiter::POSTED);
+}
+
+#[test]
+fn a_client_that_has_not_mapped_its_page_yet_is_not_taken_for_dead() {
+    let world = World::new();
+    let _a = world.domain("a");
+    let a = make(world.client("a"));
+    a.change_with_undo(1);
+    let fresh = world.connect("a");
+    let hello = Request {
+        kind: 0,
+        ..request(Ask::Hello)
+    };
+    let (_, [_, page, ..]) = ask(fresh.as_fd(), &hello, own_ids()).unwrap();
+    about(&a.client, Ask::Settle, a.id).unwrap();
+    PageMine::map(page.unwrap().as_fd(), 1).unwrap();
+    let (reply, _) = ask(fresh.as_fd(), &ask_about(Ask::Find, a.id), own_ids()).unwrap();
+    assert_eq!(reply.value, a.id);
 }
 
 #[test]
