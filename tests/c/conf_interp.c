@@ -238,8 +238,9 @@ static void set_operate(int raw, const uint64_t *a) {
 
 // Operations on a semaphore that no set has; where they can only be read they are zeros.
 static void set_operate_badly(int raw, const uint64_t *a) {
-	memset(buffer(GOOD), 0xff, PAGE);
-	struct sembuf *ops = buffer((int)a[1]);
+	struct sembuf *all = buffer(GOOD), *ops = buffer((int)a[1]);
+	for (size_t i = 0; i < PAGE / sizeof *all; i++)
+		all[i] = (struct sembuf){65535, -1, IPC_NOWAIT};
 	errno = UNTOUCHED;
 	result(raw ? (int)syscall(SYS_semop, (int)a[0], ops, (size_t)a[2]) : semop((int)a[0], ops, a[2]));
 }

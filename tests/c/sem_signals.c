@@ -74,19 +74,25 @@ static void handlers_interrupt(char **args)
         wait_ok(child);
         nobody_sleeps();
     }
-    // By signal(), which has SA_RESTART, and by the other ways that there are.
+    // By signal(), which has SA_RESTART, and by the other way that there is.
+    struct gate up = gate_new(), down = gate_new();
     pid_t child = fork();
     if (child == 0) {
         CHECK(signal(SIGUSR1, notes) == SIG_DFL);
         FAILS(EINTR, sleep_somehow(PLAIN));
+        gate_open(&up);
+        gate_pass(&down);
         CHECK(sysv_signal(SIGUSR1, notes) == notes);
         FAILS(EINTR, sleep_somehow(PLAIN));
+        gate_open(&up);
         _exit(0);
     }
     for (int n = 0; n < 2; n++) {
         until_sleeps(child, PLAIN);
         CHECK(kill(child, SIGUSR1) == 0);
-        until_count(set, 0, GETNCNT, 0);
+        gate_pass(&up);
+        SAME(semctl(set, 0, GETNCNT), 0);
+        gate_open(&down);
     }
     wait_ok(child);
     set_gone(set);
@@ -429,7 +435,55 @@ static void alarms(char **args)
     set_gone(set);
 }
 
-SCENARIOS({"handlers_interrupt", handlers_interrupt},
+static volatile long given;
+
+static void gives(int signal)
+{
+    int before = errno;
+    (void)signal;
+    does(set, 0, 1, UNDO);
+    CHECK(semop(set, OPS({0, 1, UNDO}, {1, 1, 0}, {2, 0, NOWAIT})) == 0 || errno == EAGAIN);
+    CHECK(semctl(set, 1, GETVAL) >= 0);
+    given++;
+    errno = before;
+}
+
+// Handlers that use the set, at any moment of what the program does with it.
+static void handlers_operate_at_any_moment(char **args)
+{
+    (void)args;
+    set = set_of(3);
+    handle(SIGALRM, gives, SA_RESTART);
+    struct itimerval often = {{0, 150}, {0, 150}}, never = {{0, 0}, {0, 0}};
+    CHECK(setitimer(ITIMER_REAL, &often, NULL) == 0);
+    for (long n = 0; given < 3000 || n < 20000; n++) {
+        // Interrupted or not: a call that failed has done nothing.
+        while (op(set, 2, 1, n % 2 ? UNDO : 0) != 0)
+            SAME(errno, EINTR);
+        while (semop(set, OPS({2, -1, n % 2 ? UNDO : 0}, {1, 0, 0})) != 0) {
+            SAME(errno, EINTR);
+            while (op(set, 1, -1, NOWAIT) == 0)
+                ;
+        }
+        while (op(set, 0, -1, UNDO | NOWAIT) == 0)
+            ;
+        SAME(errno, EAGAIN);
+        while (op(set, 1, -1, NOWAIT) == 0)
+            ;
+    }
+    CHECK(setitimer(ITIMER_REAL, &never, NULL) == 0);
+    for (int sem = 0; sem < 2; sem++) {
+        while (op(set, sem, -1, NOWAIT | (sem ? 0 : UNDO)) == 0)
+            ;
+        SAME(value(set, sem), 0);
+    }
+    SAME(value(set, 2), 0);
+    SAME(semctl(set, 0, GETNCNT), 0);
+    set_gone(set);
+}
+
+SCENARIOS({"handlers_operate_at_any_moment", handlers_operate_at_any_moment},
+          {"handlers_interrupt", handlers_interrupt},
           {"stopping_interrupts", stopping_interrupts},
           {"stopped_processes_get_all_or_nothing", stopped_processes_get_all_or_nothing},
           {"ignored_signals_do_not", ignored_signals_do_not},

@@ -19,6 +19,13 @@ static unsigned below(unsigned limit)
     return (unsigned)(state >> 11) % limit;
 }
 
+static int the_set(void)
+{
+    int id = semget(KEY, 0, 0);
+    CHECK(id >= 0);
+    return id;
+}
+
 static void seed(const char *text)
 {
     state = strtoull(text, NULL, 0) * 0x9e3779b97f4a7c15ULL + 1;
@@ -76,7 +83,7 @@ static void counts(char **args)
 {
     seed(args[0]);
     long rounds = strtol(args[1], NULL, 0);
-    int id = semget(KEY, 0, 0), undo = below(2) ? UNDO : 0;
+    int id = the_set(), undo = below(2) ? UNDO : 0;
     struct account *shared = account();
     for (long n = 0; n < rounds; n++) {
         count_once(id, shared, undo);
@@ -90,7 +97,7 @@ static void counts(char **args)
 static void counts_for_ever(char **args)
 {
     seed(args[0]);
-    int id = semget(KEY, 0, 0);
+    int id = the_set();
     struct account *shared = account();
     for (;;) {
         count_once(id, shared, UNDO);
@@ -111,7 +118,7 @@ static void interrupted(int signal)
 // was there at the beginning.
 static void takes_and_gives(char **args)
 {
-    int held[KINDS] = {0}, id = semget(KEY, 0, 0);
+    int held[KINDS] = {0}, id = the_set();
     seed(args[0]);
     sigaction(SIGUSR1, &(struct sigaction){.sa_handler = interrupted, .sa_flags = SA_RESTART}, NULL);
     for (;;) {

@@ -404,6 +404,98 @@ static void sleepers_sleep(char **args)
     set_gone(id);
 }
 
+static void *takes_one(void *id)
+{
+    does(*(int *)id, 0, -1, 0);
+    return NULL;
+}
+
+static long switches_of(pid_t pid)
+{
+    char path[64], line[256];
+    long count = -1;
+    snprintf(path, sizeof path, "/proc/%d/status", pid);
+    FILE *file = fopen(path, "re");
+    CHECK(file != NULL);
+    while (fgets(line, sizeof line, file) != NULL)
+        sscanf(line, "voluntary_ctxt_switches: %ld", &count);
+    fclose(file);
+    CHECK(count >= 0);
+    return count;
+}
+
+// No herd: a V for one does not even wake the others.
+static void one_is_disturbed(char **args)
+{
+    (void)args;
+    enum { MANY = 12 };
+    int id = set_of(1);
+    pid_t children[MANY];
+    long before[MANY];
+    for (int n = 0; n < MANY; n++)
+        children[n] = asleep_in(id, 0, -1, 0, 0, NULL, 0);
+    for (int n = 0; n < MANY; n++)
+        until_state(children[n], 'S');
+    // Long enough to have settled.
+    nanosleep(&(struct timespec){0, 50000000}, NULL);
+    for (int n = 0; n < MANY; n++)
+        before[n] = switches_of(children[n]);
+    long disturbed = 0;
+    for (int n = 0; n < MANY - 1; n++) {
+        does(id, 0, 1, 0);
+        wait_ok(children[n]);
+        for (int other = n + 1; other < MANY; other++) {
+            disturbed += switches_of(children[other]) - before[other];
+            before[other] = switches_of(children[other]);
+        }
+    }
+    // A sleeper may look around by itself now and then; a herd would be 66.
+    CHECK(disturbed <= MANY);
+    does(id, 0, 1, 0);
+    wait_ok(children[MANY - 1]);
+    set_gone(id);
+}
+
+// Threads that sleep while their process ends, becomes another program, or forks.
+static void other_threads_end_it(char **args)
+{
+    (void)args;
+    int id = set_of(1);
+    for (int n = 0; n < 12; n++) {
+        pid_t child = fork();
+        if (child == 0) {
+            pthread_t threads[3];
+            for (int k = 0; k < 3; k++)
+                CHECK(pthread_create(&threads[k], NULL, takes_one, &id) == 0);
+            until_count(id, 0, GETNCNT, 3);
+            if (n % 4 == 0)
+                exit(0);
+            if (n % 4 == 1)
+                execl("/bin/true", "true", NULL);
+            if (n % 4 == 2)
+                kill(getpid(), SIGKILL);
+            pid_t grandchild = fork();
+            if (grandchild == 0) {
+                SAME(semctl(id, 0, GETNCNT), 3);
+                does(id, 0, 1, 0);
+                SAME(semctl(id, 0, GETNCNT), 2);
+                SAME(semctl(id, 0, GETPID), getppid());
+                _exit(0);
+            }
+            wait_ok(grandchild);
+            SAME(semctl(id, 0, GETNCNT), 2);
+            _exit(0);
+        }
+        int status;
+        SAME(waitpid(child, &status, 0), child);
+        SAME(n % 4 == 2 ? WIFSIGNALED(status) : status == 0, 1);
+        SAME(semctl(id, 0, GETNCNT), 0);
+        does(id, 0, 1, 0);
+        does(id, 0, -1, NOWAIT);
+    }
+    set_gone(id);
+}
+
 // Two processes that hand each other the turn.
 static void ping_pong(char **args)
 {
@@ -426,12 +518,6 @@ static void ping_pong(char **args)
     SAME(value(id, 0), 0);
     SAME(value(id, 1), 0);
     set_gone(id);
-}
-
-static void *takes_one(void *id)
-{
-    does(*(int *)id, 0, -1, 0);
-    return NULL;
 }
 
 static void threads_sleep_on_their_own(char **args)
@@ -482,6 +568,8 @@ SCENARIOS({"blocks_and_wakes", blocks_and_wakes},
           {"timeouts", timeouts},
           {"killed_sleepers", killed_sleepers},
           {"sleepers_sleep", sleepers_sleep},
+          {"one_is_disturbed", one_is_disturbed},
+          {"other_threads_end_it", other_threads_end_it},
           {"ping_pong", ping_pong},
           {"threads_sleep_on_their_own", threads_sleep_on_their_own},
           {"many_sleepers", many_sleepers})

@@ -19,6 +19,9 @@
 //!   an empty segment; Vshmem says `ENOMEM`. Scripts ask for [`LARGEST_HUGE`] at most.
 //! - **Pages in memory** (`shm_rss`), once a byte was read: a page that was never written to may go at
 //!   any moment when memory is short.
+//! - **Empty undo.** Who asked for `SEM_UNDO` without permission, or on a semaphore that there is not,
+//!   has an undo in the kernel, without adjustments, and its end counts as an operation: `sem_otime` of the set is not compared from then
+//!   on.
 //! - **Limits of grants** are raised out of the way: scripts make segments that no domain could grant.
 
 use super::script::{Call, Id};

@@ -9,7 +9,7 @@ use crate::conform::run::{
 use crate::conform::script::{Birth, Buffer, End, IDS, Id, Look, PROCESSES};
 use crate::conform::{Scripted, accept};
 use rustix::process::Signal as Number;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::process::Command;
 
 /// Processes beside those of the script, one in each domain: they look, and do nothing else.
@@ -56,6 +56,8 @@ struct Run<'a> {
     ids: [i32; IDS],
     /// Each id that a get returned.
     sets: Vec<i32>,
+    /// Those whose `sem_otime` is not compared ([`accept`], empty undo).
+    untimed: HashSet<i32>,
     began: i64,
     trace: Vec<String>,
 }
@@ -69,6 +71,7 @@ impl<'a> Run<'a> {
             births: 0,
             ids: [-1; IDS],
             sets: Vec::new(),
+            untimed: HashSet::new(),
             began: now().as_secs() as i64,
             trace: Vec::new(),
         }
@@ -191,7 +194,7 @@ impl<'a> Run<'a> {
                     continue;
                 };
                 seen = match live.process.ask(&format!("dump {}", self.sets[set])) {
-                    Ok(answer) => self.named(observer, &answer),
+                    Ok(answer) => self.named(observer, self.sets[set], &answer),
                     Err(silence) => self.lost(observer, silence),
                 };
             }
@@ -285,9 +288,18 @@ impl<'a> Run<'a> {
     fn took_place(&mut self, number: usize, call: &Call, answer: &str) -> String {
         let (value, rest) = answer.split_once(' ').unwrap_or((answer, ""));
         let Some(value) = value.parse::<i64>().ok().filter(|&value| value != -1) else {
+            if let Call::Op { id, ops, .. } = call
+                && (answer.contains("EACCES") || answer.contains("EFBIG"))
+                && ops
+                    .iter()
+                    .any(|op| i32::from(op.flags) & libc::SEM_UNDO != 0)
+            {
+                self.untimed.insert(self.id(*id));
+            }
             return answer.to_owned();
         };
-        let rest = self.named(number, rest);
+        let set = call.id().map_or(-1, |id| self.id(id));
+        let rest = self.named(number, set, rest);
         match *call {
             Call::Get { slot, .. } => {
                 let id = value as i32;
@@ -316,7 +328,7 @@ impl<'a> Run<'a> {
     }
 
     /// Names the numbers in `name=value` fields.
-    fn named(&self, viewer: usize, text: &str) -> String {
+    fn named(&self, viewer: usize, set: i32, text: &str) -> String {
         let named = text.split(' ').map(|field| {
             let Some((name, value)) = field.split_once('=') else {
                 return field.to_owned();
@@ -324,6 +336,7 @@ impl<'a> Run<'a> {
             let number: i64 = value.parse().unwrap_or(-1);
             let value = match name {
                 "key" if number != 0 => format!("key{}", number - i64::from(KEY_BASE)),
+                "otime" if self.untimed.contains(&set) => "?".to_owned(),
                 "otime" | "ctime" if number != 0 => self.time(number),
                 "pid" => self.pid(viewer, number),
                 _ => value.to_owned(),
@@ -421,7 +434,7 @@ impl<'a> Run<'a> {
             return;
         };
         let line = match live.process.ask(command) {
-            Ok(answer) => self.named(OBSERVERS[0], &answer),
+            Ok(answer) => self.named(OBSERVERS[0], -1, &answer),
             Err(silence) => self.lost(OBSERVERS[0], silence),
         };
         let word = command.split(' ').next().unwrap_or_default();
