@@ -290,7 +290,13 @@ impl Service {
             }
             self.candidates.used(meta.id);
             return match self.domain.enter(&meta, plan, region) {
-                Ok(slot) => Ok(Answer::with(meta.id, slot, &meta).and(Passed::Region(meta.id))),
+                Ok(slot) => {
+                    let answer = Answer::with(meta.id, slot, &meta);
+                    Ok(match kind {
+                        Kind::Shm => answer.and(Passed::Region(meta.id)),
+                        Kind::Sem | Kind::Msg => answer,
+                    })
+                }
                 Err(errno) => {
                     // Nobody has it yet, so it is gone at once.
                     self.ask_about(LinkOp::Remove, meta)?;
