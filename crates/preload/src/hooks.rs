@@ -14,9 +14,12 @@
     clippy::missing_safety_doc
 )]
 
+use crate::construct::concerns_us;
 use crate::next::Next;
+use crate::sem::{SemGet, SemTimedOp};
+use crate::sem_ctl::SemCtl;
 use crate::shm::{ShmAt, ShmCtl, ShmDt, ShmGet};
-use crate::{listing, shm, unbuilt};
+use crate::{listing, sem, sem_ctl, shm, unbuilt};
 use libc::{c_int, c_long, c_void, key_t, msqid_ds, sembuf, shmid_ds, size_t, ssize_t, timespec};
 use redhook::hook;
 use vshmem_abi::Kind;
@@ -31,16 +34,18 @@ macro_rules! next {
     };
 }
 
+mod identity;
+mod signals;
+
 next! {
     SHMGET: c"shmget" as ShmGet;
     SHMAT: c"shmat" as ShmAt;
     SHMDT: c"shmdt" as ShmDt;
     SHMCTL: c"shmctl" as ShmCtl;
-    SEMGET: c"semget" as unsafe extern "C" fn(key_t, c_int, c_int) -> c_int;
+    SEMGET: c"semget" as SemGet;
     SEMOP: c"semop" as unsafe extern "C" fn(c_int, *mut sembuf, size_t) -> c_int;
-    SEMTIMEDOP: c"semtimedop"
-        as unsafe extern "C" fn(c_int, *mut sembuf, size_t, *const timespec) -> c_int;
-    SEMCTL: c"semctl" as unsafe extern "C" fn(c_int, c_int, c_int, *mut c_void) -> c_int;
+    SEMTIMEDOP: c"semtimedop" as SemTimedOp;
+    SEMCTL: c"semctl" as SemCtl;
     MSGGET: c"msgget" as unsafe extern "C" fn(key_t, c_int) -> c_int;
     MSGSND: c"msgsnd" as unsafe extern "C" fn(c_int, *const c_void, size_t, c_int) -> c_int;
     MSGRCV: c"msgrcv"
@@ -68,8 +73,8 @@ hook! {
 
 hook! {
     unsafe fn shmctl(id: c_int, cmd: c_int, buf: *mut shmid_ds) -> c_int => routed_shmctl {
-        if listing::lists(cmd) {
-            unsafe { listing::ctl(SHMCTL.get(), id, cmd, buf) }
+        if listing::lists_segments(cmd) {
+            unsafe { listing::segments(SHMCTL.get(), id, cmd, buf) }
         } else {
             unsafe { shm::ctl(SHMCTL.get(), id, cmd, buf) }
         }
@@ -78,13 +83,17 @@ hook! {
 
 hook! {
     unsafe fn semget(key: key_t, nsems: c_int, flags: c_int) -> c_int => routed_semget {
-        unbuilt::refused(Kind::Sem, key).unwrap_or_else(|| unsafe { SEMGET.get()(key, nsems, flags) })
+        unsafe { sem::get(SEMGET.get(), key, nsems, flags) }
     }
 }
 
 hook! {
     unsafe fn semop(id: c_int, ops: *mut sembuf, nops: size_t) -> c_int => routed_semop {
-        unsafe { SEMOP.get()(id, ops, nops) }
+        if concerns_us(id) {
+            unsafe { sem::op(SEMTIMEDOP.get(), id, ops, nops, std::ptr::null()) }
+        } else {
+            unsafe { SEMOP.get()(id, ops, nops) }
+        }
     }
 }
 
@@ -92,13 +101,21 @@ hook! {
     unsafe fn semtimedop(id: c_int, ops: *mut sembuf, nops: size_t, timeout: *const timespec) -> c_int
         => routed_semtimedop
     {
-        unsafe { SEMTIMEDOP.get()(id, ops, nops, timeout) }
+        if concerns_us(id) {
+            unsafe { sem::op(SEMTIMEDOP.get(), id, ops, nops, timeout) }
+        } else {
+            unsafe { SEMTIMEDOP.get()(id, ops, nops, timeout) }
+        }
     }
 }
 
 hook! {
     unsafe fn semctl(id: c_int, num: c_int, cmd: c_int, arg: *mut c_void) -> c_int => routed_semctl {
-        unsafe { SEMCTL.get()(id, num, cmd, arg) }
+        if listing::lists_sets(cmd) {
+            unsafe { listing::sets(SEMCTL.get(), id, num, cmd, arg) }
+        } else {
+            unsafe { sem_ctl::ctl(SEMCTL.get(), id, num, cmd, arg) }
+        }
     }
 }
 

@@ -3,8 +3,9 @@
 //! System V IPC whose key or id is Vshmem's and passes all others on untouched.
 //!
 //! This code runs inside other people's programs. What that means here:
-//! - It makes no thread, installs no signal handler, leaves no signal mask changed, touches errno
-//!   only where a call fails, and prints only what `docs/` says it prints.
+//! - It makes no thread, installs no signal handler where the program has none ([`signals`]), leaves
+//!   no signal mask changed, touches errno only where a call fails, and prints only what `docs/`
+//!   says it prints.
 //! - Every system call of its own is a raw one (rustix): no cancellation point, no interposed
 //!   function of another library, no allocation. [`lock`] keeps signals out while its state is in
 //!   use, so a handler that makes the same calls cannot meet it half changed.
@@ -29,6 +30,7 @@
 mod attachments;
 mod config;
 mod construct;
+mod creds;
 mod errno;
 mod fork;
 mod hooks;
@@ -39,11 +41,20 @@ mod maps;
 mod message;
 mod next;
 mod own_fd;
+mod process;
+mod sem;
+mod sem_ctl;
+mod sem_wait;
 mod session;
+mod sets;
 mod shm;
+mod signals;
+mod sleep;
 mod sys;
 mod syscall;
+mod thread;
 mod unbuilt;
+mod user;
 
 // The unwinder that std's panic messages refer to, from gcc's archive: without this it comes from
 // libgcc_s.so.1, which every program would have to load, map and copy at fork. That is half of

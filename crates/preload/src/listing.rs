@@ -1,17 +1,19 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The commands of `shmctl` that list: they show the kernel's segments and the routed ones
-//! together. The kernel's have the indexes below SHMMNI, which it never goes beyond; the routed
-//! ones follow from there.
+//! The commands of `shmctl` and `semctl` that list: they show the kernel's constructs and the routed
+//! ones together. The kernel's have the indexes below SHMMNI and SEMMNI, which it never goes beyond;
+//! the routed ones follow from there.
 
 use crate::config::config;
+use crate::construct::about;
 use crate::errno::fail;
 use crate::lock;
+use crate::sem_ctl::{SemCtl, to_semid_ds};
 use crate::shm::{ShmCtl, to_shmid_ds};
 use crate::sys::{self, NoCancel};
-use libc::shmid_ds;
-use std::ffi::c_int;
+use libc::{seminfo, shmid_ds};
+use std::ffi::{c_int, c_void};
 use vshmem_abi::Kind;
-use vshmem_abi::limits::ShmLimits;
+use vshmem_abi::limits::{SemLimits, ShmLimits};
 use vshmem_abi::wire::{Op, Request, STAT_ANY, STAT_INDEX, Stat, Totals};
 
 /// `SHM_STAT` of `linux/shm.h`.
@@ -20,6 +22,12 @@ const SHM_STAT: c_int = 13;
 const SHM_INFO: c_int = 14;
 /// `SHM_STAT_ANY` of `linux/shm.h`.
 const SHM_STAT_ANY: c_int = 15;
+/// `SEM_STAT` of `linux/sem.h`.
+const SEM_STAT: c_int = 18;
+/// `SEM_INFO` of `linux/sem.h`.
+const SEM_INFO: c_int = 19;
+/// `SEM_STAT_ANY` of `linux/sem.h`.
+const SEM_STAT_ANY: c_int = 20;
 
 /// What `SHM_INFO` fills in (`struct shm_info` of `linux/shm.h`), pages and counts.
 #[repr(C)]
@@ -35,8 +43,14 @@ struct ShmInfo {
 
 /// Whether a command of `shmctl` lists, so that its first argument is no id.
 #[inline]
-pub fn lists(cmd: c_int) -> bool {
+pub fn lists_segments(cmd: c_int) -> bool {
     matches!(cmd, libc::IPC_INFO | SHM_INFO | SHM_STAT | SHM_STAT_ANY)
+}
+
+/// Whether a command of `semctl` lists, so that its first argument is no id.
+#[inline]
+pub fn lists_sets(cmd: c_int) -> bool {
+    matches!(cmd, libc::IPC_INFO | SEM_INFO | SEM_STAT | SEM_STAT_ANY)
 }
 
 /// `shmctl` with a command that lists.
@@ -44,7 +58,7 @@ pub fn lists(cmd: c_int) -> bool {
 /// # Safety
 /// `real` is the C library's function.
 #[inline(never)]
-pub unsafe fn ctl(real: ShmCtl, index: c_int, cmd: c_int, buf: *mut shmid_ds) -> c_int {
+pub unsafe fn segments(real: ShmCtl, index: c_int, cmd: c_int, buf: *mut shmid_ds) -> c_int {
     if config().is_none() {
         // SAFETY: passed on as it came.
         return unsafe { real(index, cmd, buf) };
@@ -52,8 +66,11 @@ pub unsafe fn ctl(real: ShmCtl, index: c_int, cmd: c_int, buf: *mut shmid_ds) ->
     // Reading SHMMNI goes through the C library's `open`, a cancellation point.
     let _whole = NoCancel::begin();
     match cmd {
-        SHM_STAT | SHM_STAT_ANY => match routed_index(index) {
-            Some(routed) => stat(routed, cmd == SHM_STAT_ANY, buf),
+        SHM_STAT | SHM_STAT_ANY => match routed_index(Kind::Shm, index) {
+            Some(routed) => {
+                let show = |stat: &Stat, domid| sys::write_user(buf, &to_shmid_ds(stat, domid));
+                stat(Kind::Shm, routed, cmd == SHM_STAT_ANY, show)
+            }
             // SAFETY: passed on as it came.
             None => unsafe { real(index, cmd, buf) },
         },
@@ -66,14 +83,14 @@ pub unsafe fn ctl(real: ShmCtl, index: c_int, cmd: c_int, buf: *mut shmid_ds) ->
             if highest < 0 {
                 return highest;
             }
-            let routed = totals().unwrap_or_default();
+            let routed = totals(Kind::Shm);
             info.used_ids = info.used_ids.saturating_add(routed.used as c_int);
             info.shm_tot = info.shm_tot.saturating_add(routed.pages);
             info.shm_rss = info.shm_rss.saturating_add(routed.resident);
             if !sys::write_user(buf.cast(), &info) {
                 return fail(libc::EFAULT);
             }
-            highest_index(highest, &routed)
+            highest_index(Kind::Shm, highest, &routed)
         }
         _ => {
             // SAFETY: passed on as it came.
@@ -81,57 +98,96 @@ pub unsafe fn ctl(real: ShmCtl, index: c_int, cmd: c_int, buf: *mut shmid_ds) ->
             if highest < 0 {
                 return highest;
             }
-            highest_index(highest, &totals().unwrap_or_default())
+            highest_index(Kind::Shm, highest, &totals(Kind::Shm))
         }
     }
 }
 
-fn base() -> u64 {
-    ShmLimits::read_mni()
+/// `semctl` with a command that lists.
+///
+/// # Safety
+/// `real` is the C library's function.
+#[inline(never)]
+pub unsafe fn sets(real: SemCtl, index: c_int, num: c_int, cmd: c_int, arg: *mut c_void) -> c_int {
+    if config().is_none() {
+        // SAFETY: passed on as it came.
+        return unsafe { real(index, num, cmd, arg) };
+    }
+    // As in `segments`.
+    let _whole = NoCancel::begin();
+    match cmd {
+        SEM_STAT | SEM_STAT_ANY => match routed_index(Kind::Sem, index) {
+            Some(routed) => {
+                let show = |stat: &Stat, _| sys::write_user(arg.cast(), &to_semid_ds(stat));
+                stat(Kind::Sem, routed, cmd == SEM_STAT_ANY, show)
+            }
+            // SAFETY: passed on as it came.
+            None => unsafe { real(index, num, cmd, arg) },
+        },
+        _ => {
+            // SAFETY: passed on as it came.
+            let highest = unsafe { real(index, num, cmd, arg) };
+            if highest < 0 {
+                return highest;
+            }
+            let routed = totals(Kind::Sem);
+            if cmd == SEM_INFO {
+                let Some(mut info) = sys::read_user::<seminfo>(arg.cast()) else {
+                    return fail(libc::EFAULT);
+                };
+                // In use: sets, and semaphores of all sets.
+                info.semusz = info.semusz.saturating_add(routed.used as c_int);
+                info.semaem = info.semaem.saturating_add(routed.pages as c_int);
+                if !sys::write_user(arg.cast(), &info) {
+                    return fail(libc::EFAULT);
+                }
+            }
+            highest_index(Kind::Sem, highest, &routed)
+        }
+    }
 }
 
-fn routed_index(index: c_int) -> Option<c_int> {
+/// Indexes from here on are routed ones.
+fn base(kind: Kind) -> u64 {
+    match kind {
+        Kind::Shm => ShmLimits::read_mni(),
+        Kind::Sem | Kind::Msg => SemLimits::read().mni,
+    }
+}
+
+fn routed_index(kind: Kind, index: c_int) -> Option<c_int> {
     let index = u64::try_from(index).ok()?;
-    c_int::try_from(index.checked_sub(base())?).ok()
+    c_int::try_from(index.checked_sub(base(kind))?).ok()
 }
 
-fn stat(index: c_int, any: bool, buf: *mut shmid_ds) -> c_int {
+/// Looks at the construct with this index among the routed ones, and has it shown; returns its id.
+fn stat(kind: Kind, index: c_int, any: bool, show: impl FnOnce(&Stat, u32) -> bool) -> c_int {
     let mut session = lock::enter();
     let request = Request {
-        op: Op::Stat as u32,
-        kind: Kind::Shm as u32,
-        id: index,
         flags: STAT_INDEX | if any { STAT_ANY } else { 0 },
-        ..Request::default()
+        ..about(kind, Op::Stat, index)
     };
     let result = session.call(request);
     let domid = session.domid();
     drop(session);
     match result {
-        Ok((reply, _)) if sys::write_user(buf, &to_shmid_ds(&reply.body::<Stat>(), domid)) => {
-            reply.value
-        }
+        Ok((reply, _)) if show(&reply.body(), domid) => reply.value,
         Ok(_) => fail(libc::EFAULT),
         Err(error) => fail(error),
     }
 }
 
-/// The routed segments together. `None` without a daemon: then there are none to show, and a
-/// listing of the kernel's still works.
-fn totals() -> Option<Totals> {
-    let request = Request {
-        op: Op::Info as u32,
-        kind: Kind::Shm as u32,
-        ..Request::default()
-    };
-    let (reply, _) = lock::enter().call(request).ok()?;
-    Some(reply.body())
+/// The routed constructs of a kind together. Without a daemon there are none to show, and a listing of
+/// the kernel's still works.
+fn totals(kind: Kind) -> Totals {
+    let answer = lock::enter().call(about(kind, Op::Info, 0));
+    answer.map_or(Totals::default(), |(reply, _)| reply.body())
 }
 
 /// The highest index of all, where the kernel's own is `kernels`.
-fn highest_index(kernels: c_int, routed: &Totals) -> c_int {
+fn highest_index(kind: Kind, kernels: c_int, routed: &Totals) -> c_int {
     match routed.indices {
         0 => kernels,
-        indices => c_int::try_from(base().saturating_add(indices - 1)).unwrap_or(kernels),
+        indices => c_int::try_from(base(kind).saturating_add(indices - 1)).unwrap_or(kernels),
     }
 }

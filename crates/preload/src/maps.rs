@@ -128,6 +128,13 @@ pub fn is_taken(start: usize, end: usize) -> Result<bool, Errno> {
     Ok(taken)
 }
 
+/// Bounds of the mapping that has the address `at`; `None` where that cannot be seen.
+pub fn mapping_at(at: usize) -> Option<(usize, usize)> {
+    let mut bounds = None;
+    lines_in(at, at + 1, |line| bounds = Some((line.start, line.end))).ok()?;
+    bounds
+}
+
 /// Calls `each` with every line of the file that has something of the range.
 fn lines_in(start: usize, end: usize, mut each: impl FnMut(Line)) -> Result<(), Errno> {
     let file = rustix::fs::open(

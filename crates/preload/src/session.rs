@@ -6,18 +6,22 @@ use crate::attachments::Attachments;
 use crate::config::config;
 use crate::message;
 use crate::own_fd::OwnFd;
+use crate::process::Process;
+use crate::sets::Sets;
 use crate::sys::{self, SignalMask};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, UCred, sockopt};
 use std::ffi::c_int;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering::*};
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering::*};
 use vshmem_abi::ABI_VERSION;
 use vshmem_abi::channel::{self, Fds};
 use vshmem_abi::layout::Directory;
+use vshmem_abi::token::Token;
 use vshmem_abi::wire::{Op, Reply, Request, State, Welcome};
 use vshmem_engine::client_page::PageMine;
+use vshmem_engine::wait_page::WaitPage;
 use vshmem_engine::{attach, directory};
 
 /// How long an answer may take. `vshmemd` itself gives up on others sooner, so running into this
@@ -33,6 +37,9 @@ const SPINS: u32 = 100;
 /// The directory for those who read it without the lock; null before the first connection.
 static DIRECTORY: AtomicPtr<Directory> = AtomicPtr::new(std::ptr::null_mut());
 
+/// The domain's wait page, likewise.
+static WAIT_PAGE: AtomicPtr<WaitPage> = AtomicPtr::new(std::ptr::null_mut());
+
 static SAID_NO_DAEMON: AtomicBool = AtomicBool::new(false);
 static SAID_RESTARTED: AtomicBool = AtomicBool::new(false);
 
@@ -43,6 +50,13 @@ pub fn live_directory() -> Option<&'static Directory> {
     // SAFETY: null, or a directory that is mapped for as long as the process lives.
     let directory = unsafe { DIRECTORY.load(Acquire).as_ref() }?;
     directory::writer_lives(directory).then_some(directory)
+}
+
+/// The domain's wait page, if there was a connection.
+#[inline]
+pub fn wait_page() -> Option<&'static WaitPage> {
+    // SAFETY: null, or a wait page that is mapped for as long as the process lives.
+    unsafe { WAIT_PAGE.load(Acquire).as_ref() }
 }
 
 /// A region's descriptor, kept for the next attach of the same segment.
@@ -58,16 +72,18 @@ pub struct Session {
     page: Option<PageMine>,
     generation: u64,
     domid: u32,
-    /// A word that the kernel zeroes in children of `fork` (and not in those of `vfork`, which
+    /// A page that the kernel zeroes in children of `fork` (and not in those of `vfork`, which
     /// share it with their parent, as they share all that it guards).
-    fork_cell: Option<&'static AtomicU32>,
+    process: Option<&'static Process>,
     regions: [Option<Region>; 4],
     next_region: usize,
     spin: bool,
     /// What this process has attached.
     pub attachments: Attachments,
+    /// The semaphore sets that it has mapped.
+    pub sets: Sets,
     /// During `fork`: what the child is going to use.
-    pub(crate) child: Option<(OwnedFd, OwnedFd)>,
+    pub(crate) child: Option<(OwnedFd, OwnedFd, Welcome)>,
     /// During `fork`: the signal mask to put back.
     pub(crate) fork_mask: SignalMask,
     /// During `fork`: whether the thread may be cancelled after it.
@@ -91,11 +107,12 @@ impl Session {
             page: None,
             generation: 0,
             domid: 0,
-            fork_cell: None,
+            process: None,
             regions: [const { None }; 4],
             next_region: 0,
             spin: false,
             attachments: Attachments::the_one(),
+            sets: Sets::the_one(),
             child: None,
             fork_mask: 0,
             fork_cancel: 0,
@@ -214,14 +231,16 @@ impl Session {
                 return Err(libc::ENODEV);
             }
         };
-        let [Some(directory), Some(page), ..] = fds else {
+        let [Some(directory), Some(page), Some(wait), ..] = fds else {
             return Err(libc::EMFILE);
         };
         let directory =
             directory::map_for_reading(directory.as_fd()).map_err(Errno::raw_os_error)?;
         let page = PageMine::map(page.as_fd(), pid).map_err(Errno::raw_os_error)?;
-        self.make_fork_cell()?;
+        let wait = WaitPage::map(wait.as_fd()).map_err(Errno::raw_os_error)?;
+        self.process = Some(Process::make().map_err(Errno::raw_os_error)?);
         self.link = Some(socket);
+        WAIT_PAGE.store(std::ptr::from_ref(wait).cast_mut(), Release);
         self.begin(reply.body::<Welcome>(), directory, page);
         Ok(())
     }
@@ -241,6 +260,7 @@ impl Session {
         }
         self.generation = welcome.generation;
         self.domid = welcome.domid;
+        self.is_client(&welcome);
         let old = self.page.take();
         self.attachments.for_each(|a| {
             if a.generation != welcome.generation {
@@ -263,6 +283,13 @@ impl Session {
         });
         self.page = Some(page);
         DIRECTORY.store(std::ptr::from_ref(directory).cast_mut(), Release);
+    }
+
+    /// From now on this process is the client that `vshmemd` has greeted so.
+    fn is_client(&self, welcome: &Welcome) {
+        if let Some(process) = self.process {
+            process.is_client(Token::new(welcome.domid, welcome.serial), sys::own_pid());
+        }
     }
 
     fn say_no_daemon(&self, why: &str) {
@@ -295,22 +322,24 @@ impl Session {
             op: Op::Fork as u32,
             ..Request::default()
         };
-        if let Ok((Reply { errno: 0, .. }, [Some(link), Some(page), ..])) = self.exchange(&request)
+        if let Ok((reply @ Reply { errno: 0, .. }, [Some(link), Some(page), ..])) =
+            self.exchange(&request)
         {
-            self.child = Some((link, page));
+            self.child = Some((link, page, reply.body()));
         }
     }
 
     /// In the child: goes over to what [`Self::prepare_child`] got, or to nothing.
     pub fn become_child(&mut self) {
         self.leave_parent();
-        let Some((link, page)) = self.child.take() else {
+        let Some((link, page, welcome)) = self.child.take() else {
             return;
         };
         let page = PageMine::map(page.as_fd(), sys::own_pid());
         if let (Ok(page), Ok(link)) = (page, OwnFd::new(link)) {
             self.page = Some(page);
             self.link = Some(link);
+            self.is_client(&welcome);
             let generation = self.generation;
             self.attachments
                 .for_each(|a| a.counted = a.generation == generation);
@@ -319,7 +348,10 @@ impl Session {
 
     /// In a child that came about behind our back (a raw `clone`): begins anew.
     pub fn notice_fork(&mut self) {
-        if self.fork_cell.is_some_and(|cell| cell.load(Relaxed) == 0) {
+        if self
+            .process
+            .is_some_and(|process| process.is_own.load(Relaxed) == 0)
+        {
             self.leave_parent();
         }
     }
@@ -330,18 +362,9 @@ impl Session {
         }
         self.link = None;
         self.attachments.for_each(|a| a.counted = false);
-        if let Some(cell) = self.fork_cell {
-            cell.store(1, Relaxed);
+        if let Some(process) = self.process {
+            process.is_nobody();
         }
-    }
-
-    fn make_fork_cell(&mut self) -> Result<(), c_int> {
-        if self.fork_cell.is_none() {
-            let cell = sys::wiped_on_fork().map_err(Errno::raw_os_error)?;
-            cell.store(1, Relaxed);
-            self.fork_cell = Some(cell);
-        }
-        Ok(())
     }
 
     // Descriptors of regions.

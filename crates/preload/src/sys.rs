@@ -5,7 +5,7 @@
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
 use std::ffi::{c_int, c_long, c_void};
-use std::sync::atomic::AtomicU32;
+use vshmem_abi::layout::Shared;
 
 /// A signal mask as the kernel has it: one bit a signal.
 pub type SignalMask = u64;
@@ -14,7 +14,7 @@ pub type SignalMask = u64;
 ///
 /// # Safety
 /// As the system call with these arguments.
-unsafe fn raw(number: c_long, args: [usize; 6]) -> Result<usize, Errno> {
+pub unsafe fn raw(number: c_long, args: [usize; 6]) -> Result<usize, Errno> {
     let result: isize;
     // SAFETY: the registers are those of the kernel's calling convention on x86-64; what the call
     // itself does is the caller's promise.
@@ -155,6 +155,55 @@ pub fn write_user<T: Copy>(to: *mut T, value: &T) -> bool {
     copy(libc::SYS_process_vm_writev, own, to.cast(), size_of::<T>())
 }
 
+/// Copies as many `T` as `to` has from where the program points; `false` where the kernel would say
+/// `EFAULT`.
+pub fn read_user_all<T: Copy>(from: *const T, to: &mut [T]) -> bool {
+    let own = to.as_mut_ptr().cast();
+    let theirs = from.cast_mut().cast();
+    copy(libc::SYS_process_vm_readv, own, theirs, size_of_val(to))
+}
+
+/// Copies all of `from` to where the program points; `false` where the kernel would say `EFAULT`.
+pub fn write_user_all<T: Copy>(to: *mut T, from: &[T]) -> bool {
+    let own = from.as_ptr().cast_mut().cast();
+    copy(
+        libc::SYS_process_vm_writev,
+        own,
+        to.cast(),
+        size_of_val(from),
+    )
+}
+
+/// Memory for what is too large for a stranger's stack, straight from the kernel; zeroed.
+pub struct Space {
+    at: *mut c_void,
+    len: usize,
+}
+
+impl Space {
+    /// So many bytes; `None` when there is no memory.
+    pub fn new(len: usize) -> Option<Self> {
+        let prot = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let at = unsafe { mmap_anonymous(std::ptr::null_mut(), len, prot, MapFlags::PRIVATE) };
+        at.ok().map(|at| Self { at, len })
+    }
+
+    /// The memory as `count` values, or as many as fit.
+    pub fn as_slice_of<T: Copy>(&mut self, count: usize) -> &mut [T] {
+        let count = count.min(self.len / size_of::<T>());
+        // SAFETY: page-aligned, zeroed at first, long enough; only plain numbers are kept here.
+        unsafe { std::slice::from_raw_parts_mut(self.at.cast(), count) }
+    }
+}
+
+impl Drop for Space {
+    fn drop(&mut self) {
+        // SAFETY: the range is this mapping, and no reference into it outlives `self`.
+        let _ = unsafe { rustix::mm::munmap(self.at, self.len) };
+    }
+}
+
 /// Lets the kernel copy between `own` and `theirs` in this process, which it refuses where one
 /// of them is not mapped so.
 fn copy(call: c_long, own: *mut c_void, theirs: *mut c_void, len: usize) -> bool {
@@ -194,20 +243,21 @@ fn copy(call: c_long, own: *mut c_void, theirs: *mut c_void, len: usize) -> bool
     }
 }
 
-/// A zeroed word that the kernel zeroes again in every child that gets a copy of this address
-/// space, and only there.
-pub fn wiped_on_fork() -> Result<&'static AtomicU32, Errno> {
+/// A zeroed `T` that the kernel zeroes again in every child that gets a copy of this address space,
+/// and only there.
+pub fn wiped_on_fork<T: Shared>() -> Result<&'static T, Errno> {
+    const { assert!(size_of::<T>() <= vshmem_abi::PAGE_SIZE as usize) };
     let prot = ProtFlags::READ | ProtFlags::WRITE;
     let len = vshmem_abi::PAGE_SIZE as usize;
-    // SAFETY: a new private mapping at an address of the kernel's choice, never unmapped, and
-    // large and aligned enough for the word.
+    // SAFETY: a new private mapping at an address of the kernel's choice, never unmapped, large and
+    // aligned enough for a `T`, which is atomics only and so may be zero.
     unsafe {
         let page = mmap_anonymous(std::ptr::null_mut(), len, prot, MapFlags::PRIVATE)?;
         raw(
             libc::SYS_madvise,
             [page as usize, len, libc::MADV_WIPEONFORK as usize, 0, 0, 0],
         )?;
-        Ok(&*page.cast::<AtomicU32>())
+        Ok(&*page.cast::<T>())
     }
 }
 

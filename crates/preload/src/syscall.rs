@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `syscall(2)`: the numbers of System V IPC are routed like the functions of those names; all
-//! others go on.
+//! `syscall(2)`: the numbers of System V IPC are routed like the functions of those names, those that
+//! change the caller's user and groups are noticed; all others go on.
 //!
 //! It is written in assembly because it must not have a frame of its own: `syscall(SYS_vfork)`
 //! returns twice on one stack, and how many arguments there are only the callee knows.
 
-use crate::hooks;
 use crate::next::Next;
+use crate::{creds, hooks};
 use libc::{c_int, c_long, c_void};
 
 /// The next library's `syscall`.
@@ -34,6 +34,9 @@ unsafe extern "C" fn syscall(number: c_long) -> c_long {
         "jbe 3f",
         "cmp rdi, {semtimedop}",
         "je 3f",
+        "lea rax, [rdi - {creds_first}]",
+        "cmp rax, {creds_span}",            // setuid .. setfsgid, and others between them
+        "jbe 5f",
         "2:",
         "mov rax, qword ptr [rip + {next}]",
         "test rax, rax",
@@ -58,9 +61,18 @@ unsafe extern "C" fn syscall(number: c_long) -> c_long {
         "pop rsi",
         "pop rdi",
         "jmp 2b",
+        "5:",
+        "mov r11d, {creds_calls}",
+        "bt r11d, eax",
+        "jnc 2b",
+        "jmp {creds}",
         shm_first = const libc::SYS_shmget,
         sem_first = const libc::SYS_semget,
         semtimedop = const libc::SYS_semtimedop,
+        creds_first = const creds::FIRST,
+        creds_span = const creds::SPAN,
+        creds_calls = const creds::CALLS,
+        creds = sym creds::syscall,
         next = sym NEXT,
         routed = sym routed,
         resolve = sym resolve,

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What this process is to others, where the hot calls find it without the lock: in a page that the
+//! kernel zeroes in every child that gets a copy of it. So a child of `fork` never acts in the name of
+//! its parent: it finds nothing here, and begins anew.
+
+use crate::sys;
+use rustix::io::Errno;
+use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering::*};
+use vshmem_abi::layout::Shared;
+use vshmem_abi::token::Token;
+
+/// The page's contents.
+#[repr(C)]
+pub struct Process {
+    /// 1; 0 in a child that came about behind our back.
+    pub is_own: AtomicU32,
+    /// Its pid as it sees itself.
+    pid: AtomicI32,
+    token: AtomicU64,
+    undo_token: AtomicU64,
+    /// Slot of the wait page that it holds for as long as it may have undo.
+    pub undo_slot: AtomicU32,
+    domid: AtomicU32,
+    /// Processors that it may run on, when that was last looked up; 0: never.
+    cpus: AtomicU32,
+    cpus_asked: AtomicU32,
+}
+
+// SAFETY: repr(C), atomics only, no padding (all offsets are multiples of their sizes).
+unsafe impl Shared for Process {}
+
+const _: () = assert!(size_of::<Process>() == 40);
+
+static PROCESS: AtomicPtr<Process> = AtomicPtr::new(std::ptr::null_mut());
+
+/// How many sleeps go by until the processors are looked up again.
+const CPUS_HOLD: u32 = 256;
+
+impl Process {
+    /// The page; made when first needed, under the session's lock.
+    pub fn make() -> Result<&'static Self, Errno> {
+        if let Some(process) = Self::page() {
+            return Ok(process);
+        }
+        let process = sys::wiped_on_fork::<Self>()?;
+        PROCESS.store(std::ptr::from_ref(process).cast_mut(), Release);
+        Ok(process)
+    }
+
+    #[inline(always)]
+    fn page() -> Option<&'static Self> {
+        // SAFETY: null, or a page that is mapped for as long as the process lives.
+        unsafe { PROCESS.load(Acquire).as_ref() }
+    }
+
+    /// This process, if it is known to its `vshmemd`.
+    #[inline(always)]
+    pub fn known() -> Option<&'static Self> {
+        Self::page().filter(|process| process.token.load(Acquire) != 0)
+    }
+
+    /// Its `vshmemd` calls it so from now on.
+    pub fn is_client(&self, token: Token, pid: i32) {
+        self.pid.store(pid, Relaxed);
+        self.domid.store(token.domid(), Relaxed);
+        self.undo_token.store(0, Relaxed);
+        self.is_own.store(1, Relaxed);
+        self.token.store(token.raw(), Release);
+    }
+
+    /// It is known to nobody from now on.
+    pub fn is_nobody(&self) {
+        self.token.store(0, Release);
+        self.undo_token.store(0, Relaxed);
+        self.is_own.store(1, Relaxed);
+    }
+
+    /// Its token.
+    #[inline(always)]
+    pub fn token(&self) -> Token {
+        Token::from_raw(self.token.load(Relaxed))
+    }
+
+    /// Its domain.
+    #[inline(always)]
+    pub fn domid(&self) -> u32 {
+        self.domid.load(Relaxed)
+    }
+
+    /// Its pid as it sees itself.
+    #[inline(always)]
+    pub fn pid(&self) -> i32 {
+        self.pid.load(Relaxed)
+    }
+
+    /// The token of its undo records; none as long as it has not asked for one.
+    #[inline(always)]
+    pub fn undo_token(&self) -> Token {
+        Token::from_raw(self.undo_token.load(Acquire))
+    }
+
+    /// Its undo records bear `token`, and `slot` of the wait page tells that it lives.
+    pub fn has_undo(&self, token: Token, slot: u32) {
+        self.undo_slot.store(slot, Relaxed);
+        self.undo_token.store(token.raw(), Release);
+    }
+
+    /// Processors that it may run on. Asked again from time to time: a program may be moved.
+    pub fn cpus(&self) -> u32 {
+        let cpus = self.cpus.load(Relaxed);
+        if cpus != 0
+            && !self
+                .cpus_asked
+                .fetch_add(1, Relaxed)
+                .is_multiple_of(CPUS_HOLD)
+        {
+            return cpus;
+        }
+        let set = rustix::thread::sched_getaffinity(None);
+        let cpus = set.map_or(1, |set| set.count().max(1));
+        self.cpus.store(cpus, Relaxed);
+        cpus
+    }
+}
