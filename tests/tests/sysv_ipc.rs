@@ -136,3 +136,8 @@ fn natively_then_routed(part: &str, count: u64, skipped: usize) {
 fn all_50_tests_of_the_memory_part_pass_routed_as_they_do_natively() {
     natively_then_routed("memory", 50, 0);
 }
+
+#[test]
+fn all_42_tests_of_the_semaphore_part_pass_routed_as_they_do_natively() {
+    natively_then_routed("semaphores", 42, 0);
+}
