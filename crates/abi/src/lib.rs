@@ -7,6 +7,7 @@
 //! alters a layout must change that page and [`ABI_VERSION`].
 
 pub mod channel;
+pub mod doorbell;
 pub mod ids;
 pub mod keys;
 pub mod layout;

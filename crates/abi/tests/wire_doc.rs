@@ -3,6 +3,7 @@
 //! page does not.
 
 use std::mem::{offset_of, size_of};
+use vshmem_abi::doorbell;
 use vshmem_abi::layout::{
     AttachEntry, ClientPage, DirEntry, DirHeader, Directory, PageHeader, WaitHeader, WaitPage,
     WaitSlot,
@@ -70,6 +71,11 @@ fn the_wire_page_names_every_field_at_its_offset() {
         rows, waiter, STATE, LINK, SEM_LINK, TOKEN, WHO, PLACE, OUTCOME, OPS, POST
     );
     words!(rows, undo, TOKEN, SLOT, ADJUST);
+    rows.push(format!(
+        "### Direction of a doorbell ({} words)",
+        doorbell::WORDS
+    ));
+    words!(rows, doorbell, ANSWERS, SUMMARY, RUNG);
     rows!(
         rows, Meta, id, kind, key, state, uid, gid, cuid, cgid, mode, owner, size, ctime, cpid,
         index, huge_shift, reserved

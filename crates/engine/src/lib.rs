@@ -14,6 +14,9 @@ pub mod attach;
 pub mod cell;
 pub mod client_page;
 pub mod directory;
+pub mod doorbell;
+#[cfg(test)]
+mod explore;
 pub mod mapping;
 mod robust;
 pub mod set;

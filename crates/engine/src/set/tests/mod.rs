@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Checks of the engine of semaphore sets: against a plain model of the kernel's ([`model`]), and with
-//! a death at each store ([`crash`]).
+//! Checks of the engine of semaphore sets: against a plain model of the kernel's ([`model`]), with a
+//! death at each store ([`crash`]), and with several threads in all orders ([`threads`]).
 
 mod crash;
 mod driver;
 mod kernel;
 mod model;
 mod sound;
+mod threads;
 
 use super::*;
 use std::cell::RefCell;
