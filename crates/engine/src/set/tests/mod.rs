@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Checks of the engine of semaphore sets: against a plain model of the kernel's ([`model`]), with a
-//! death at each store ([`crash`]), and with several threads in all orders ([`threads`]).
+//! death at each store ([`crash`]), with a peer that writes anything anywhere ([`hostile`]), and with
+//! several threads in all orders ([`threads`]).
 
 mod crash;
 mod driver;
+mod hostile;
 mod kernel;
 mod model;
 mod sound;

@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A peer writes anything anywhere in the region, before a call and during it. Nothing panics, no word
+//! outside is asked for ([`Set::at`] would say so), and every call ends after a bounded time.
+
+use super::recover::Dead;
+use super::*;
+use proptest::prelude::*;
+use std::cell::Cell;
+use std::sync::atomic::Ordering;
+
+thread_local! {
+    /// Looks at words so far, what the next lie comes from, and how many looks in 256 find a lie.
+    static LOOKS: Cell<u64> = const { Cell::new(0) };
+    static SEED: Cell<u64> = const { Cell::new(1) };
+    static LIES: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Another number each time.
+fn random() -> u64 {
+    let mut seed = SEED.get();
+    seed ^= seed << 13;
+    seed ^= seed >> 7;
+    seed ^= seed << 17;
+    SEED.set(seed);
+    seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 7
+}
+
+/// A word that a peer may well write: a number, two small ones, a token, a state, an operation.
+fn garbage() -> u64 {
+    let small = |bits: u32| random() % (1 << bits);
+    match random() % 8 {
+        0 => 0,
+        1 => random() << 8 | small(8),
+        2 | 3 => small(3) | small(3) << 32,
+        4 => Token::new(1 + small(1) as u32, small(3)).raw(),
+        5 => (1 + small(1)) | small(1) << 8 | small(4) << 16 | small(2) << 32,
+        6 => Op::new(small(2) as u16, small(2) as i16 - 2, 0).0,
+        _ => u64::MAX,
+    }
+}
+
+/// A word that does not always hold what was written to it.
+struct Liar(AtomicU64);
+
+impl Liar {
+    fn looked(&self) {
+        LOOKS.set(LOOKS.get() + 1);
+        if LIES.get() != 0 && random() % 256 < LIES.get() {
+            self.0.store(garbage(), Ordering::Relaxed);
+        }
+    }
+}
+
+impl Cell64 for Liar {
+    fn load(&self, order: Ordering) -> u64 {
+        self.looked();
+        self.0.load(order)
+    }
+
+    fn store(&self, value: u64, order: Ordering) {
+        self.0.store(value, order);
+        self.looked();
+    }
+
+    fn swap(&self, value: u64, order: Ordering) -> u64 {
+        self.looked();
+        self.0.swap(value, order)
+    }
+
+    fn compare_exchange(
+        &self,
+        current: u64,
+        new: u64,
+        success: Ordering,
+        failure: Ordering,
+    ) -> Result<u64, u64> {
+        self.looked();
+        self.0.compare_exchange(current, new, success, failure)
+    }
+}
+
+/// A call that ends with `unlock`, if the lock can be had.
+fn locked<'a>(
+    set: &Set<'a, Liar>,
+    around: &Around,
+    work: impl FnOnce(&mut Locked<'a, '_, Liar, Around>),
+) {
+    if let Some(mut locked) = set.try_lock(call(1).token, around) {
+        work(&mut locked);
+        locked.unlock();
+    }
+}
+
+/// One of all the calls there are.
+fn anything(set: &Set<'_, Liar>, around: &Around) {
+    let num = random() as u32 % set.shape.sems;
+    let index = random() as u32 % set.shape.waiters;
+    let count = 1 + random() as usize % set.shape.ops as usize;
+    let ops: Vec<_> = (0..count)
+        .map(|_| {
+            let flags = [0, NOWAIT, SEM_UNDO][random() as usize % 3];
+            let num = random() % u64::from(set.shape.sems);
+            Op::new(num as u16, random() as i16 % 3, flags)
+        })
+        .collect();
+    let token = call(1 + random() % 3).token;
+    match random() % 12 {
+        0..3 => locked(set, around, |locked| {
+            let record = locked.undo_record(token, 3);
+            let call = Call { record, ..call(1) };
+            if let Outcome::Blocked(place) = locked.semop(&ops, &call) {
+                locked.wait(&ops, &call, 3, place);
+            }
+        }),
+        3 => locked(set, around, |locked| {
+            locked.give_up(index, token);
+        }),
+        4 => locked(set, around, |locked| {
+            locked.interrupt(index, token, libc::EINTR);
+        }),
+        5 => locked(set, around, |locked| {
+            locked.set_value(num, 1, call(1).who, 5);
+        }),
+        6 => locked(set, around, |locked| {
+            locked.set_all(&[1, 0, 2], call(1).who, 5);
+        }),
+        7 => locked(set, around, |locked| {
+            assert!((0..=0xffff).contains(&locked.get_value(num)));
+            let most = set.shape.waiters;
+            assert!(locked.get_count(num, true) <= most && locked.get_count(num, false) <= most);
+            let _ = (locked.get_pid(num), locked.has_dead_waiters());
+            let _ = (locked.has_undo_of_the_dead(), locked.waiting());
+            let _ = locked.is_undo_of(random() as u32, token);
+        }),
+        8 => drop(set.clean_up(DAEMON, Dead::Client(token), 5, around)),
+        9 => drop(set.clean_up(DAEMON, Dead::Domain(2), 5, around)),
+        10 => drop(set.apply_undo(DAEMON, token, 5, 5, around)),
+        _ => {
+            let _ = (set.look(index), set.fall_asleep(index), set.times());
+            set.post_gone(random() as u32);
+            set.collect(index);
+        }
+    }
+}
+
+/// Words that are all `garbage`, of which the lock is free.
+fn spoilt(shape: Shape) -> Vec<Liar> {
+    let words: Vec<_> = (0..shape.words())
+        .map(|_| Liar(AtomicU64::new(garbage())))
+        .collect();
+    words[set::LOCK].0.store(0, Ordering::Relaxed);
+    words
+}
+
+/// Looks at words that a call on a small set may take: each step of a scan takes some.
+const MOST: u64 = 40 << 24;
+
+fn bounded(work: impl FnOnce()) -> u64 {
+    LOOKS.set(0);
+    work();
+    let looks = LOOKS.get();
+    assert!(looks < MOST, "{looks}");
+    looks
+}
+
+#[test]
+fn whatever_stands_in_a_region_every_call_ends() {
+    let config = ProptestConfig {
+        cases: 30,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
+    proptest!(config, |(seed in 1..u64::MAX, lies in prop_oneof![Just(0), 1..64u64])| {
+        SEED.set(seed);
+        LIES.set(0);
+        let words = if seed % 2 == 0 {
+            spoilt(SMALL)
+        } else {
+            new_words(SMALL).into_iter().map(Liar).collect()
+        };
+        let mut around = Around::of(1);
+        around.dead.insert(3);
+        let set = Set::new(&words, SMALL).unwrap();
+        LIES.set(lies);
+        for _ in 0..60 {
+            bounded(|| anything(&set, &around));
+            // Else hardly any call gets further.
+            words[set::LOCK].0.store(0, Ordering::Relaxed);
+            let some = random() as usize % words.len();
+            words[some].0.store(garbage(), Ordering::Relaxed);
+        }
+        LIES.set(0);
+    });
+}
+
+#[test]
+fn queues_that_lead_back_to_themselves_hold_nobody_up_for_long() {
+    let around = Around::of(1);
+    let shape = Shape {
+        waiters: 64,
+        ops: 500,
+        ..SMALL
+    };
+    // Those who wait for an increment, with one operation or with many, and for zero; the values with
+    // which most of the operations are tried.
+    let many = [Op::new(0, -1, 0); 500];
+    let calls: [(&[Op], [u64; 3]); 3] = [
+        (&[Op::new(0, -2, 0)], [1, 1, 1]),
+        (&many, [499, 1, 1]),
+        (&[Op::new(0, 0, 0), Op::new(1, 0, 0)], [0, 1, 1]),
+    ];
+    for (ops, values) in calls {
+        let words: Vec<_> = new_words(shape).into_iter().map(Liar).collect();
+        let set = Set::new(&words, shape).unwrap();
+        locked(&set, &around, |locked| {
+            let first = locked.wait(ops, &call(1), 0, 0).unwrap();
+            let at = set.waiter(first);
+            for link in [waiter::LINK, waiter::SEM_LINK] {
+                locked.store(at + link, word_of(first + 1, first + 1));
+            }
+            for (num, value) in (0..).zip(values) {
+                locked.store(set.sem(num), value);
+            }
+        });
+        let work = || {
+            locked(&set, &around, |locked| {
+                _ = locked.scan(queue::Changed::Anything)
+            })
+        };
+        let looks = bounded(work);
+        println!("{} operations: {looks} looks", ops.len());
+        assert!(looks > 1 << 24, "the queue is no ring");
+    }
+}
+
+#[test]
+fn a_shape_that_a_peer_tells_is_believed_only_if_it_can_be_computed_with() {
+    for _ in 0..10_000 {
+        let words: Vec<_> = (0..set::LINE)
+            .map(|_| Liar(AtomicU64::new(garbage())))
+            .collect();
+        words[set::MAGIC].0.store(set::SET_MAGIC, Ordering::Relaxed);
+        if let Some(shape) = Set::shape_told(&words) {
+            assert!(shape.is_sound() && Set::new(&words, shape).is_none());
+        }
+    }
+}
