@@ -140,10 +140,10 @@ pub struct WaitHeader {
 /// What a thread that waits, or a process that has undo, holds: its death shows in it at once.
 #[repr(C)]
 pub struct WaitSlot {
-    /// A `pthread_mutex_t` of the C library (robust, process-shared) that the thread holds. Its
-    /// first 32 bits are the lock word; when the thread dies, however it dies, the kernel sets
-    /// `FUTEX_OWNER_DIED` in it.
-    pub mutex: [AtomicU64; 5],
+    /// An entry of the thread's robust list (`get_robust_list(2)`): the word that the kernel sets
+    /// `FUTEX_OWNER_DIED` in when the thread dies, however it dies, two unused words, and two links
+    /// that mean something to the thread and to the kernel only.
+    pub mark: [AtomicU64; 5],
     /// Token of the client that has the slot ([`crate::token`]); 0: nobody.
     pub token: AtomicU64,
     /// What it waits for: `id << 32 | waiter + 1`; low half 0: it is not in the queue (yet).

@@ -161,8 +161,8 @@ const fn lines(words: usize) -> usize {
 }
 
 impl Shape {
-    /// For memory that costs nothing until it is touched: room for as many waiters as a domain's wait
-    /// page has, and for as many processes with undo as run at a time on a large machine.
+    /// For memory that costs nothing until it is touched, though its pages count where they are
+    /// granted: room for more waiters and processes with undo than programs are known to have.
     pub const fn sparse(sems: u32, ops: u32) -> Self {
         Self {
             sems,
@@ -173,9 +173,9 @@ impl Shape {
             } else {
                 ops
             },
-            waiters: 16384,
-            undos: 8192,
-            longs: 2048,
+            waiters: 4096,
+            undos: 2048,
+            longs: 128,
         }
     }
 

@@ -42,7 +42,7 @@ fn the_wire_page_names_every_field_at_its_offset() {
     rows!(rows, AttachEntry, id, count, atime, dtime, reserved);
     rows!(rows, ClientPage, head, attach);
     rows!(rows, WaitHeader, magic, generation, high_water, reserved);
-    rows!(rows, WaitSlot, mutex, token, construct, undoer);
+    rows!(rows, WaitSlot, mark, token, construct, undoer);
     rows!(rows, WaitPage, head, slots);
     words!(
         rows,

@@ -13,6 +13,7 @@
 pub mod attach;
 pub mod cell;
 pub mod client_page;
+pub mod death_mark;
 pub mod directory;
 pub mod doorbell;
 #[cfg(test)]

@@ -2,11 +2,11 @@
 //! The wait page of a domain: who waits, or has undo, at this moment, and whether it lives.
 //!
 //! All clients of the domain and its `vshmemd` map it for reading and writing. A thread that is
-//! going to wait takes a slot and holds the robust mutex in it; when it dies, however it dies, the
-//! kernel marks the mutex, so that whoever would carry out its operations sees that nobody waits
+//! going to wait takes a slot and has the kernel mark it when the thread dies, however it dies, so that whoever would carry out its operations sees that nobody waits
 //! for them any more, without a system call. `vshmemd` takes the slots of dead clients back, and
 //! finds in them what they were waiting for.
 
+use crate::death_mark::{self, Mark};
 use crate::mapping::{Mapping, file_size};
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::io::Errno;
@@ -33,7 +33,7 @@ pub struct Held {
 }
 
 fn is_marked(slot: &WaitSlot) -> bool {
-    slot.mutex[0].load(Acquire) as u32 & libc::FUTEX_OWNER_DIED != 0
+    death_mark::is_set_off(&slot.mark)
 }
 
 /// `vshmemd`'s side.
@@ -90,7 +90,7 @@ impl WaitMaster {
     pub fn free(&self, are_free: impl Fn(&Held) -> bool) {
         for held in self.held().filter(are_free) {
             if let Some(slot) = self.map.slots.get(held.slot as usize) {
-                for word in slot.mutex.iter().chain([&slot.construct, &slot.undoer]) {
+                for word in slot.mark.iter().chain([&slot.construct, &slot.undoer]) {
                     word.store(0, Relaxed);
                 }
                 // Who takes the slot next finds all of it zero.
@@ -121,10 +121,10 @@ impl WaitPage {
         Ok(map.leak())
     }
 
-    /// Takes a slot for the calling thread of the client `token`, and holds its mutex. `hint` says
-    /// where to begin to look: threads that wait at the same time should have different ones.
-    /// `None`: all are taken, or the C library refuses the mutex.
-    pub fn claim(&self, token: Token, hint: u32) -> Option<u32> {
+    /// Takes a slot for the calling thread of the client `token`, whose death will show in it. `hint`
+    /// says where to begin to look: threads that wait at the same time should have different ones.
+    /// `None`: all are taken.
+    pub fn claim(&self, token: Token, hint: u32) -> Option<(u32, Mark)> {
         let first = hint as usize % SPREAD;
         for index in (first..WAIT_SLOTS).chain(0..first) {
             let Some(slot) = self.0.slots.get(index) else {
@@ -144,11 +144,7 @@ impl WaitPage {
             if taken.is_err() {
                 continue;
             }
-            if crate::robust::hold(&slot.mutex).is_err() {
-                slot.token.store(Token::NONE.raw(), Release);
-                return None;
-            }
-            return Some(index as u32);
+            return Some((index as u32, death_mark::set(&slot.mark)));
         }
         None
     }
@@ -170,12 +166,20 @@ impl WaitPage {
         }
     }
 
-    /// Gives `slot` back, in the thread that claimed it.
-    pub fn release(&self, slot: u32) {
+    /// Takes over `slot`, which the process holds, from a thread that has ended.
+    pub fn hold_on(&self, slot: u32) {
+        if let Some(slot) = self.0.slots.get(slot as usize) {
+            // For as long as this thread lives, too.
+            let _ = death_mark::set(&slot.mark);
+        }
+    }
+
+    /// Gives `slot` back, in the thread that claimed it and was given `mark`.
+    pub fn release(&self, slot: u32, mark: Mark) {
         if let Some(slot) = self.0.slots.get(slot as usize) {
             slot.construct.store(0, Relaxed);
             slot.undoer.store(0, Relaxed);
-            crate::robust::release(&slot.mutex);
+            death_mark::clear(&slot.mark, mark);
             slot.token.store(Token::NONE.raw(), Release);
         }
     }
@@ -206,7 +210,7 @@ mod tests {
     #[test]
     fn the_master_sees_who_waits_for_what() {
         let (master, page) = pair();
-        let slot = page.claim(client(7), 5).unwrap();
+        let (slot, mark) = page.claim(client(7), 5).unwrap();
         let held = |waits| Held {
             slot,
             token: client(7),
@@ -218,40 +222,42 @@ mod tests {
         assert_eq!(master.held().collect::<Vec<_>>(), [held(Some((ID, 0)))]);
         page.set_undoer(slot, client(6));
         assert_eq!(master.held().next().unwrap().undoer, client(6));
-        page.release(slot);
+        page.release(slot, mark);
         assert_eq!(master.held().count(), 0);
     }
 
     #[test]
     fn the_same_hint_twice_gives_different_slots_and_a_slot_given_back_is_used_again() {
         let (_master, page) = pair();
-        let one = page.claim(client(1), 300).unwrap();
-        let two = page.claim(client(2), 300).unwrap();
+        let (one, first) = page.claim(client(1), 300).unwrap();
+        let (two, second) = page.claim(client(2), 300).unwrap();
         assert_ne!(one, two);
-        page.release(one);
-        assert_eq!(page.claim(client(3), 300), Some(one));
-        page.release(two);
+        page.release(two, second);
+        let (again, second) = page.claim(client(3), 300).unwrap();
+        assert_eq!(again, two);
+        page.release(two, second);
+        page.release(one, first);
     }
 
     #[test]
     fn a_thread_that_dies_is_marked_and_one_that_lives_is_not() {
         let (master, page) = pair();
-        let mine = page.claim(client(1), 0).unwrap();
-        let its = std::thread::spawn(move || page.claim(client(1), 0).unwrap())
+        let (mine, mark) = page.claim(client(1), 0).unwrap();
+        let its = std::thread::spawn(move || page.claim(client(1), 0).unwrap().0)
             .join()
             .unwrap();
         assert!(page.is_dead(its) && master.is_dead(its));
         assert!(!page.is_dead(mine) && !master.is_dead(mine));
         assert!(!page.is_dead(u32::MAX));
-        page.release(mine);
+        page.release(mine, mark);
     }
 
     #[test]
     fn slots_of_a_dead_client_are_taken_back_and_those_of_others_are_not() {
         let (master, page) = pair();
-        let mine = page.claim(client(1), 0).unwrap();
+        let (mine, mark) = page.claim(client(1), 0).unwrap();
         let its = std::thread::spawn(move || {
-            let slot = page.claim(client(2), 0).unwrap();
+            let (slot, _) = page.claim(client(2), 0).unwrap();
             page.set_construct(slot, ID, 4);
             page.set_undoer(slot, client(2));
             slot
@@ -261,12 +267,12 @@ mod tests {
         let left: Vec<u32> = master.held().map(|held| held.slot).collect();
         assert_eq!(left, [mine]);
         assert!(!page.is_dead(its));
-        let again = page.claim(client(3), its).unwrap();
+        let (again, third) = page.claim(client(3), its).unwrap();
         assert_eq!(again, its);
         let held = master.held().find(|held| held.slot == its).unwrap();
         assert_eq!((held.waits, held.undoer), (None, Token::NONE));
-        page.release(again);
-        page.release(mine);
+        page.release(again, third);
+        page.release(mine, mark);
     }
 
     #[test]
@@ -275,10 +281,11 @@ mod tests {
         for slot in &page.0.slots {
             slot.token.store(9, Relaxed);
         }
-        assert_eq!(page.claim(client(1), 77), None);
+        assert!(page.claim(client(1), 77).is_none());
         page.0.slots[3].token.store(0, Relaxed);
-        assert_eq!(page.claim(client(1), 77), Some(3));
-        page.release(3);
+        let (slot, mark) = page.claim(client(1), 77).unwrap();
+        assert_eq!(slot, 3);
+        page.release(3, mark);
         page.0.head.high_water.store(u64::MAX, Relaxed);
         assert_eq!(master.held().count(), WAIT_SLOTS - 1);
     }

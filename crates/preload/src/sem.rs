@@ -456,7 +456,7 @@ impl Own {
             let token = Token::from_raw(reply.body::<Undoer>().token);
             if self.process.undo_token() != token {
                 let client = self.process.token();
-                let slot = self
+                let (slot, _) = self
                     .page
                     .claim(client, client.serial() as u32)
                     .ok_or(libc::ENOSPC)?;
@@ -481,7 +481,13 @@ impl Own {
     #[cold]
     pub fn settle(&self) {
         // Whatever comes of it, the set says what it says.
-        let _ = lock::enter().call(about(Kind::Sem, Ask::Settle, self.local.id));
+        let mut session = lock::enter();
+        let _ = session.call(about(Kind::Sem, Ask::Settle, self.local.id));
+        let own = self.process.undo_slot.load(Relaxed);
+        if self.process.undo_token() != Token::NONE && self.page.is_dead(own) {
+            // Only the thread that held it has ended.
+            self.page.hold_on(own);
+        }
     }
 }
 

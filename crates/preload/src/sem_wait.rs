@@ -18,6 +18,7 @@ use std::ffi::c_int;
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering::*, fence};
 use vshmem_abi::set::waiter;
 use vshmem_abi::wire::State;
+use vshmem_engine::death_mark::Mark;
 use vshmem_engine::directory;
 use vshmem_engine::set::{Call, Locked, Op, Outcome, map};
 
@@ -88,6 +89,7 @@ struct Waiting<'a> {
     own: &'a Own,
     index: u32,
     slot: u32,
+    mark: Mark,
     /// The result, 0 or an errno, if a signal handler has ended the wait.
     ended: AtomicI32,
 }
@@ -137,11 +139,11 @@ pub fn blocked<'b>(
         thread.leave();
         Err(libc::ENOMEM.into())
     };
-    let Some(slot) = own.page.claim(call.token, call.token.serial() as u32) else {
+    let Some((slot, mark)) = own.page.claim(call.token, call.token.serial() as u32) else {
         return refused(locked);
     };
     let Some(index) = locked.wait(ops, call, slot, place) else {
-        own.page.release(slot);
+        own.page.release(slot, mark);
         return refused(locked);
     };
     // With the lock still held: `vshmemd` finds a dead client by one or the other.
@@ -153,6 +155,7 @@ pub fn blocked<'b>(
         own,
         index,
         slot,
+        mark,
         ended: AtomicI32::new(NOT_ENDED),
     };
     thread.set_waiting(&waiting.wait);
@@ -232,7 +235,7 @@ impl Waiting<'_> {
     fn put_away(&self) {
         let local = self.own.local;
         if self.ended.load(Relaxed) == NOT_ENDED {
-            self.own.page.release(self.slot);
+            self.own.page.release(self.slot, self.mark);
             local.waiting.fetch_sub(1, SeqCst);
         } else if LEFT
             .get()
@@ -330,7 +333,7 @@ unsafe fn cancel(wait: *const Wait) {
                 waiter::POSTED => own.local.set.result(waiting.index),
                 _ => libc::EIDRM,
             };
-            own.page.release(waiting.slot);
+            own.page.release(waiting.slot, waiting.mark);
             if let Some((local, index)) = LEFT.replace(Some((own.local, waiting.index))) {
                 // Of a wait that was left behind by a handler that jumped away.
                 free(local, index);
@@ -341,7 +344,7 @@ unsafe fn cancel(wait: *const Wait) {
         }
         Err(error) => error,
     };
-    own.page.release(waiting.slot);
+    own.page.release(waiting.slot, waiting.mark);
     own.local.waiting.fetch_sub(1, SeqCst);
     waiting.ended.store(ended, Relaxed);
 }

@@ -39,8 +39,6 @@ pub enum Pending {
     Undo(i32, Token, i32),
     /// The slots in which a program that is gone was waiting, by its client's token.
     FreeWaits(Token),
-    /// The slots that a program held which is gone, in a process that is not.
-    FreeHeld(Token),
     /// The slots that the process with this undo token held.
     FreeUndoer(Token),
 }
@@ -104,13 +102,12 @@ impl Domain {
             self.pending.push(Pending::CleanUp(id, token));
         }
         self.pending.push(Pending::FreeWaits(token));
-        match self.undoers.of(client, self.domid) {
-            None => self.pending.push(Pending::FreeHeld(token)),
-            Some(undoer) => match undoer.fate(true) {
-                Fate::Ended => self.undo_of(undoer.token),
-                Fate::Lives => self.pending.push(Pending::FreeHeld(token)),
-                Fate::Unknown => {}
-            },
+        // The slot of a process that has undo, and has become another program, stays and is marked: its
+        // end will not show otherwise, so everybody who wants to know has to ask.
+        if let Some(undoer) = self.undoers.of(client, self.domid)
+            && undoer.fate(true) == Fate::Ended
+        {
+            self.undo_of(undoer.token);
         }
         self.do_pending();
     }
@@ -204,7 +201,7 @@ impl Domain {
         self.pending.iter().any(|pending| match pending {
             Pending::CleanUp(id, _) | Pending::Undo(id, ..) => *id == set,
             Pending::Departed(..) => false,
-            Pending::FreeWaits(_) | Pending::FreeHeld(_) | Pending::FreeUndoer(_) => false,
+            Pending::FreeWaits(_) | Pending::FreeUndoer(_) => false,
         })
     }
 
@@ -225,9 +222,6 @@ impl Domain {
                 &mut Pending::FreeWaits(token) => self.free(&waiting, token, |held, token| {
                     held.token == token && held.undoer == Token::NONE
                 }),
-                &mut Pending::FreeHeld(token) => {
-                    self.free(&waiting, token, |held, token| held.token == token)
-                }
                 &mut Pending::FreeUndoer(token) => {
                     self.free(&waiting, token, |held, token| held.undoer == token)
                 }
@@ -294,7 +288,6 @@ impl Pending {
             Self::CleanUp(_, token)
             | Self::Undo(_, token, _)
             | Self::FreeWaits(token)
-            | Self::FreeHeld(token)
             | Self::FreeUndoer(token) => Some(token),
         }
     }

@@ -144,7 +144,7 @@ impl User {
     fn change_with_undo(&self, op: i16) {
         let (reply, _) = self.client.ask(ask_about(Ask::Undo, self.id)).unwrap();
         let undoer = Token::from_raw(reply.body::<Undoer>().token);
-        let slot = self.client.waits.claim(self.token(), 0).unwrap();
+        let (slot, _) = self.client.waits.claim(self.token(), 0).unwrap();
         self.client.waits.set_undoer(slot, undoer);
         let record = self.locked(|set| set.undo_record(undoer, slot)).unwrap();
         let done = self.locked(|set| {
@@ -159,7 +159,7 @@ impl User {
     /// Begins to wait until the first semaphore can be lowered by `by`; returns the waiter's index.
     fn begin_to_wait(&self, by: i16) -> u32 {
         let ops = [Op::new(0, -by, 0)];
-        let slot = self.client.waits.claim(self.token(), 0).unwrap();
+        let (slot, _) = self.client.waits.claim(self.token(), 0).unwrap();
         let index = self.locked(|set| {
             let call = self.call(None);
             assert_eq!(set.semop(&ops, &call), Outcome::Blocked(0));
@@ -490,7 +490,10 @@ fn what_a_process_has_changed_with_undo_is_undone_at_its_end_in_every_set() {
     wait_until("it is undone", || is_undone(&a) && is_undone(&other));
     // Its slots are free too, when the daemon is done with it.
     about(&a.client, Ask::Settle, a.id).unwrap();
-    let slots = [&a, &other].map(|of| of.client.waits.claim(of.token(), 0));
+    let slots = [&a, &other].map(|of| {
+        let claimed = of.client.waits.claim(of.token(), 0);
+        claimed.map(|(slot, _)| slot)
+    });
     assert_eq!(slots, [Some(0), Some(1)]);
 }
 
@@ -519,12 +522,10 @@ fn undo_outlives_the_program_that_a_process_was() {
     wait_until("it is another program", || {
         std::fs::read_to_string(&name).unwrap() == "sleep\n"
     });
-    wait_until("its slot is free", || {
-        about(&a.client, Ask::Settle, a.id).unwrap();
-        let slot = a.client.waits.claim(a.token(), 0).unwrap();
-        a.client.waits.release(slot);
-        slot == 0
-    });
+    // Its slot is marked, so that whoever wants to know of its end asks.
+    wait_until("it shows", || a.client.waits.is_dead(0));
+    about(&a.client, Ask::Settle, a.id).unwrap();
+    assert!(a.client.waits.is_dead(0));
     assert_eq!(a.value(), 1);
     child.kill();
     about(&a.client, Ask::Settle, a.id).unwrap();
