@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-// Signals at random moments of short waits: `sem_interrupted SCENARIO ROUNDS`. A signal that comes
+// Signals at random moments of short waits: `sem_interrupted SCENARIO ROUNDS SEED`. A signal that comes
 // once the call has begun to wait ends it. One that is lost is no matter of time here: nobody would
 // ever wake the sleeper again, and the program hangs.
 #include "sem.h"
@@ -88,8 +88,9 @@ static void *sleeper_thread(void *rounds)
     return NULL;
 }
 
-static void prepare(void)
+static void prepare(char **args)
 {
+    state += strtoull(args[1], NULL, 0);
     shared = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     CHECK(shared != MAP_FAILED);
     struct sigaction action = {.sa_handler = counts, .sa_flags = SA_RESTART};
@@ -126,7 +127,7 @@ static pid_t start_sleeper(long rounds)
 static void alone(char **args)
 {
     long rounds = strtol(args[0], NULL, 0);
-    prepare();
+    prepare(args);
     pid_t child = start_sleeper(rounds);
     for (long round = 1; round <= rounds; round++) {
         begin(round);
@@ -143,7 +144,7 @@ static void alone(char **args)
 static void alone_to_a_thread(char **args)
 {
     long rounds = strtol(args[0], NULL, 0);
-    prepare();
+    prepare(args);
     pthread_t thread;
     CHECK(pthread_create(&thread, NULL, sleeper_thread, &rounds) == 0);
     for (long round = 1; round <= rounds; round++) {
@@ -162,7 +163,7 @@ static void alone_to_a_thread(char **args)
 static void with_a_post(char **args)
 {
     long rounds = strtol(args[0], NULL, 0), granted = 0;
-    prepare();
+    prepare(args);
     pid_t child = start_sleeper(rounds);
     for (long round = 1; round <= rounds; round++) {
         begin(round);
@@ -197,7 +198,7 @@ static void with_a_post(char **args)
 static void by_a_timer(char **args)
 {
     long rounds = strtol(args[0], NULL, 0);
-    prepare();
+    prepare(args);
     signal(SIGALRM, counts);
     for (long round = 1; round <= rounds; round++) {
         struct itimerval timer = {.it_value = {0, 1 + (int)below(200)}};
