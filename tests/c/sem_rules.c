@@ -36,6 +36,8 @@ static void get_rules(char **args)
     FAILS(EINVAL, semget(KEY, 4, 0));
     FAILS(EINVAL, semget(KEY, 4, IPC_CREAT | 0600));
     FAILS(EINVAL, semget(KEY, -1, 0));
+    FAILS(EINVAL, semget(KEY, -1, IPC_CREAT | IPC_EXCL | 0600));
+    FAILS(EINVAL, semget(KEY, limit(SEMMSL) + 1, IPC_CREAT | IPC_EXCL | 0600));
     FAILS(EEXIST, semget(KEY, 3, IPC_CREAT | IPC_EXCL | 0600));
     FAILS(EEXIST, semget(KEY, 4, IPC_CREAT | IPC_EXCL | 0600));
     FAILS(EEXIST, semget(KEY, 0, IPC_CREAT | IPC_EXCL | 0600));

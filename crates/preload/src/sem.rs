@@ -20,6 +20,7 @@ use libc::{key_t, sembuf, size_t, timespec};
 use rustix::fd::AsFd;
 use rustix::thread::{NanosleepRelativeResult, nanosleep, sched_yield};
 use std::ffi::c_int;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
 use vshmem_abi::Kind;
 use vshmem_abi::limits::SemLimits;
@@ -48,8 +49,11 @@ pub unsafe fn get(real: SemGet, key: key_t, nsems: c_int, flags: c_int) -> c_int
 }
 
 fn get_routed(key: key_t, nsems: c_int, flags: c_int) -> Result<c_int, c_int> {
+    static MSL: OnceLock<u64> = OnceLock::new();
     let size = u64::try_from(nsems).map_err(|_| libc::EINVAL)?;
-    if let Some(known) = get_known(Kind::Sem, key, size, flags) {
+    // A number that no set may have is refused before the key is looked at; `vshmemd` does that.
+    let may_be = size <= *MSL.get_or_init(|| SemLimits::read().msl);
+    if may_be && let Some(known) = get_known(Kind::Sem, key, size, flags) {
         return known;
     }
     let mut session = lock::enter();

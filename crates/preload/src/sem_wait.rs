@@ -13,7 +13,6 @@ use crate::thread::{self, Thread, Wait};
 use libc::timespec;
 use rustix::thread::sched_yield;
 use rustix::time::{ClockId, Timespec, clock_gettime};
-use std::cell::Cell;
 use std::ffi::c_int;
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering::*, fence};
 use vshmem_abi::set::waiter;
@@ -92,12 +91,6 @@ struct Waiting<'a> {
     mark: Mark,
     /// The result, 0 or an errno, if a signal handler has ended the wait.
     ended: AtomicI32,
-}
-
-thread_local! {
-    /// The record of a wait that was ended for a signal handler, and that the waiter has not freed yet.
-    /// If the handler has jumped away, it never will.
-    static LEFT: Cell<Option<(&'static LocalSet, u32)>> = const { Cell::new(None) };
 }
 
 /// Goes on with a call that cannot be done at once, as `outcome` says; the set's lock is held.
@@ -237,12 +230,12 @@ impl Waiting<'_> {
         if self.ended.load(Relaxed) == NOT_ENDED {
             self.own.page.release(self.slot, self.mark);
             local.waiting.fetch_sub(1, SeqCst);
-        } else if LEFT
-            .get()
-            .is_some_and(|(left, index)| std::ptr::eq(left, local) && index == self.index)
-        {
-            LEFT.set(None);
-            free(local, self.index);
+        } else {
+            let (left, index) = &thread::current().left;
+            if std::ptr::eq(left.load(Relaxed), local) && index.load(Relaxed) == self.index {
+                left.store(std::ptr::null_mut(), Relaxed);
+                free(local, self.index);
+            }
         }
     }
 
@@ -334,9 +327,14 @@ unsafe fn cancel(wait: *const Wait) {
                 _ => libc::EIDRM,
             };
             own.page.release(waiting.slot, waiting.mark);
-            if let Some((local, index)) = LEFT.replace(Some((own.local, waiting.index))) {
+            let (left, index) = &thread.left;
+            let before = (left.load(Relaxed), index.load(Relaxed));
+            left.store(std::ptr::from_ref(own.local).cast_mut(), Relaxed);
+            index.store(waiting.index, Relaxed);
+            // SAFETY: null, or a set, which stays until the process ends.
+            if let Some(local) = unsafe { before.0.as_ref() } {
                 // Of a wait that was left behind by a handler that jumped away.
-                free(local, index);
+                free(local, before.1);
             }
             waiting.ended.store(result, Relaxed);
             thread.leave();

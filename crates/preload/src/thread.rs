@@ -4,10 +4,11 @@
 //! ([`crate::signals`]), so it is reached by two plain loads: `std`'s way to a thread's own data in a
 //! shared library is a call of the loader's, which may allocate after a `dlopen`.
 
+use crate::sets::LocalSet;
 use crate::sys::{self, SignalMask};
 use std::arch::{asm, global_asm};
 use std::sync::atomic::{
-    AtomicPtr, AtomicU32, AtomicU64,
+    AtomicPtr, AtomicU32, AtomicU64, AtomicUsize,
     Ordering::{Relaxed, SeqCst},
     compiler_fence,
 };
@@ -51,19 +52,23 @@ pub struct Thread {
     /// The signal mask from before that.
     mask: AtomicU64,
     waiting: AtomicPtr<Wait>,
+    /// Bounds of the stack that the thread was last seen on ([`crate::user`]).
+    pub stack: (AtomicUsize, AtomicUsize),
+    /// What [`crate::sem_wait`] has left behind: a set, and a waiter's record in it.
+    pub left: (AtomicPtr<LocalSet>, AtomicU32),
 }
 
-const _: () = assert!(size_of::<Thread>() == 24 && align_of::<Thread>() == 8);
+const _: () = assert!(size_of::<Thread>() == 56 && align_of::<Thread>() == 8);
 
 global_asm!(
     ".pushsection .tbss.vshmem_thread, \"awT\", @nobits",
     ".hidden vshmem_thread",
     ".globl vshmem_thread",
     ".type vshmem_thread, @object",
-    ".size vshmem_thread, 24",
+    ".size vshmem_thread, 56",
     ".balign 8",
     "vshmem_thread:",
-    ".zero 24",
+    ".zero 56",
     ".popsection",
 );
 

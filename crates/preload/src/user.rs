@@ -6,15 +6,10 @@
 //! Certain are the part of the caller's stack that is in use, and the program's own static data.
 //! Arguments of these calls lie there nearly always.
 
-use crate::{maps, sys};
-use std::cell::Cell;
+use crate::{maps, sys, thread};
 use std::ops::Range;
 use std::sync::OnceLock;
-
-thread_local! {
-    /// Bounds of the stack that this thread was last seen on.
-    static STACK: Cell<(usize, usize)> = const { Cell::new((0, 0)) };
-}
+use std::sync::atomic::{Ordering::*, compiler_fence};
 
 /// Reads a `T` at an address that the program gave; `None` where the kernel would say `EFAULT`.
 #[inline]
@@ -35,7 +30,8 @@ pub fn is_there(start: usize, len: usize) -> bool {
     let Some(end) = start.checked_add(len) else {
         return false;
     };
-    let (low, high) = STACK.get();
+    let (low, high) = &thread::current().stack;
+    let (low, high) = (low.load(Relaxed), high.load(Relaxed));
     if low <= here && here < high {
         (start >= here && end <= high) || in_program(start, end)
     } else {
@@ -54,7 +50,13 @@ fn look(here: usize, start: usize, end: usize) -> bool {
     } else {
         bounds.1
     };
-    STACK.set((bounds.0, high));
+    let own = &thread::current().stack;
+    // A handler that comes in between sees an empty stack, and looks itself.
+    own.1.store(0, Relaxed);
+    compiler_fence(SeqCst);
+    own.0.store(bounds.0, Relaxed);
+    compiler_fence(SeqCst);
+    own.1.store(high, Relaxed);
     (start >= here && end <= high) || in_program(start, end)
 }
 

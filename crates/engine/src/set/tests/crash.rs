@@ -348,7 +348,7 @@ fn a_death_at_any_store_leaves_the_call_done_or_not() {
 fn a_death_at_any_store_of_any_sequence_leaves_the_call_done_or_not() {
     let points = AtomicUsize::new(0);
     let config = ProptestConfig {
-        cases: 300,
+        cases: cases(300),
         failure_persistence: None,
         ..ProptestConfig::default()
     };
@@ -366,7 +366,7 @@ fn a_death_at_any_store_of_any_sequence_leaves_the_call_done_or_not() {
     });
     let points = points.into_inner();
     println!("{points} deaths");
-    assert!(points > 3000, "{points}");
+    assert!(cfg!(miri) || points > 3000, "{points}");
 }
 
 #[test]

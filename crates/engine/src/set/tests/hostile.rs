@@ -166,7 +166,7 @@ fn bounded(work: impl FnOnce()) -> u64 {
 #[test]
 fn whatever_stands_in_a_region_every_call_ends() {
     let config = ProptestConfig {
-        cases: 30,
+        cases: cases(30),
         failure_persistence: None,
         ..ProptestConfig::default()
     };

@@ -47,6 +47,11 @@ impl Surroundings for Around {
     }
 }
 
+/// How many random cases: few under Miri, which looks closely and is slow.
+const fn cases(many: u32) -> u32 {
+    if cfg!(miri) { 4 } else { many }
+}
+
 /// The `vshmemd` of domain 1.
 const DAEMON: Token = Token::new(1, 0);
 

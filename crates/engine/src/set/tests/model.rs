@@ -150,7 +150,7 @@ fn any_sequence_of_calls_does_what_the_kernel_would_do() {
     let count = |counter: &AtomicUsize| counter.fetch_add(1, Ordering::Relaxed);
     let sequences = prop::collection::vec(step(), 1..60);
     let config = ProptestConfig {
-        cases: 3000,
+        cases: cases(3000),
         failure_persistence: None,
         ..ProptestConfig::default()
     };
@@ -168,7 +168,10 @@ fn any_sequence_of_calls_does_what_the_kernel_would_do() {
     });
     let counts = [served, failed, no_room, no_undo].map(AtomicUsize::into_inner);
     println!("served, failed while waiting, no room, no undo record: {counts:?}");
-    assert!(counts.iter().all(|&count| count > 10), "{counts:?}");
+    assert!(
+        cfg!(miri) || counts.iter().all(|&count| count > 10),
+        "{counts:?}"
+    );
 }
 
 #[test]
