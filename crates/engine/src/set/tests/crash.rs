@@ -425,6 +425,27 @@ fn the_death_of_a_domain_takes_back_what_all_its_processes_would_have() {
 }
 
 #[test]
+fn the_undo_of_a_process_is_seen_whole_or_not_at_all() {
+    let own = [(0, 1, SEM_UNDO), (1, 2, SEM_UNDO), (2, 3, SEM_UNDO)];
+    let moment = Moment::after(&[semop(0, &own)]);
+    let (other, around) = (Token::new(2, 0), Around::of(2));
+    let mut ways = std::collections::BTreeSet::new();
+    for stores in 0.. {
+        let words = moment.words();
+        let set = Set::new(&words, SMALL).unwrap();
+        let undone = || set.apply_undo(DAEMON, token_of(0), 1, 5000, &Around::of(1));
+        let died = dies_at(stores, undone);
+        set.clean_up(other, Dead::Client(DAEMON), 5000, &around)
+            .unwrap();
+        ways.insert([0, 1, 2].map(|num| set.load(set.sem(num)) & 0xffff));
+        if !died {
+            break;
+        }
+    }
+    assert_eq!(Vec::from_iter(ways), [[0, 0, 0], [1, 2, 3]]);
+}
+
+#[test]
 fn a_lock_whose_holder_lives_is_left_alone() {
     let words = new_words(SMALL);
     let set = Set::new(&words, SMALL).unwrap();
