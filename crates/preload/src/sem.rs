@@ -28,7 +28,7 @@ use vshmem_abi::perm;
 use vshmem_abi::token::Token;
 use vshmem_abi::wire::{Op as Ask, State, Undoer};
 use vshmem_engine::directory;
-use vshmem_engine::set::{Call, Locked, Op, Outcome, SEM_UNDO, Set, Surroundings, Who, map};
+use vshmem_engine::set::{Call, Locked, Op, Outcome, SEM_UNDO, Surroundings, Who, map};
 use vshmem_engine::wait_page::WaitPage;
 
 /// Type of the real `semget`.
@@ -62,7 +62,7 @@ fn get_routed(key: key_t, nsems: c_int, flags: c_int) -> Result<c_int, c_int> {
 }
 
 /// Operations that are read to the caller's stack; more go to memory of their own.
-const FEW: usize = 24;
+const FEW: usize = 8;
 
 /// SEMOPM when it was last read, and no less than [`FEW`]; 0: never.
 static OPM: AtomicU32 = AtomicU32::new(0);
@@ -343,7 +343,7 @@ impl Own {
     #[inline]
     pub fn around(&self) -> Around {
         Around {
-            set: self.local.set,
+            local: self.local,
             domid: self.process.domid(),
             page: self.page,
         }
@@ -497,7 +497,7 @@ impl Own {
 
 /// What the engine needs of this process.
 pub struct Around {
-    set: Set<'static, AtomicU64>,
+    local: &'static LocalSet,
     domid: u32,
     page: &'static WaitPage,
 }
@@ -515,7 +515,7 @@ impl Surroundings for Around {
 
     #[inline]
     fn wake(&self, waiter: u32) {
-        map::wake(self.set, waiter);
+        map::wake(self.local.set, waiter);
     }
 }
 

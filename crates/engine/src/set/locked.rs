@@ -15,7 +15,7 @@ const WAKES: usize = 8;
 /// lock held, as a death does.
 #[must_use]
 pub struct Locked<'a, 'b, C, S> {
-    pub(super) set: Set<'a, C>,
+    pub(super) set: &'b Set<'a, C>,
     pub(super) around: &'b S,
     journaled: usize,
     wakes: usize,
@@ -24,7 +24,7 @@ pub struct Locked<'a, 'b, C, S> {
 
 impl<'a, 'b, C: Cell64, S: Surroundings> Locked<'a, 'b, C, S> {
     #[inline(always)]
-    pub(super) fn begin(set: Set<'a, C>, around: &'b S) -> Self {
+    pub(super) fn begin(set: &'b Set<'a, C>, around: &'b S) -> Self {
         Self {
             set,
             around,
@@ -36,7 +36,7 @@ impl<'a, 'b, C: Cell64, S: Surroundings> Locked<'a, 'b, C, S> {
 
     /// The set.
     pub fn set(&self) -> Set<'a, C> {
-        self.set
+        *self.set
     }
 
     /// Gives the lock back, and wakes those whose operations were carried out.

@@ -192,7 +192,7 @@ impl<'a, C: Cell64> Set<'a, C> {
     /// Takes the lock for `me` if nobody has it.
     #[inline(always)]
     pub fn try_lock<'b, S: Surroundings>(
-        &self,
+        &'b self,
         me: Token,
         around: &'b S,
     ) -> Option<Locked<'a, 'b, C, S>> {
@@ -211,8 +211,8 @@ impl<'a, C: Cell64> Set<'a, C> {
 
     /// The right that [`Self::try_acquire`] has won.
     #[inline(always)]
-    pub fn acquired<'b, S: Surroundings>(&self, around: &'b S) -> Locked<'a, 'b, C, S> {
-        Locked::begin(*self, around)
+    pub fn acquired<'b, S: Surroundings>(&'b self, around: &'b S) -> Locked<'a, 'b, C, S> {
+        Locked::begin(self, around)
     }
 
     /// Gives back a lock under which nothing was done.

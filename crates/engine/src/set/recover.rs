@@ -42,7 +42,7 @@ impl<'a, C: Cell64> Set<'a, C> {
     /// Takes the lock for `me`, from whom it may have been left by `dead`, and repairs what is half
     /// done.
     fn lock_after<'b, S: Surroundings>(
-        &self,
+        &'b self,
         me: Token,
         dead: Option<Dead>,
         now: i64,
@@ -60,7 +60,7 @@ impl<'a, C: Cell64> Set<'a, C> {
                     .compare_exchange(holder.raw(), me.raw(), Acquire, Relaxed)
                     .is_ok()
             {
-                let mut locked = Locked::begin(*self, around);
+                let mut locked = Locked::begin(self, around);
                 locked.repair(now);
                 return Ok(locked);
             }
