@@ -82,9 +82,9 @@ impl World {
         Set::new(&self.words, self.shape).unwrap()
     }
 
-    fn lock(&self, serial: u64) -> Locked<'_, '_, Word, Self> {
+    fn lock<'a>(&'a self, set: &'a Set<'a, Word>, serial: u64) -> Locked<'a, 'a, Word, Self> {
         loop {
-            if let Some(locked) = self.set().try_lock(call(serial).token, self) {
+            if let Some(locked) = set.try_lock(call(serial).token, self) {
                 return locked;
             }
         }
@@ -94,7 +94,8 @@ impl World {
     fn begin(&self, serial: u64, ops: &[Op]) -> Result<c_int, u32> {
         loop {
             let _turn = self.turn.as_ref().map(|turn| turn.lock().unwrap());
-            let mut locked = self.lock(serial);
+            let set = self.set();
+            let mut locked = self.lock(&set, serial);
             let begun = match locked.semop(ops, &call(serial)) {
                 Outcome::Done => Some(Ok(0)),
                 Outcome::Failed(errno) => Some(Ok(errno)),
@@ -218,7 +219,8 @@ fn who_gives_up_has_either_taken_it_or_left_it() {
                 Ok(result) => return result,
                 Err(index) => index,
             };
-            let mut locked = own.lock(1);
+            let set = own.set();
+            let mut locked = own.lock(&set, 1);
             let in_time = locked.give_up(index, call(1).token);
             locked.unlock();
             if in_time {
@@ -247,7 +249,8 @@ fn a_sleeper_that_is_ended_from_elsewhere_wakes_with_one_result() {
         let waits = spawn(move || own.finish(index));
         let own = world.clone();
         let ends = spawn(move || {
-            let mut locked = own.lock(1);
+            let set = own.set();
+            let mut locked = own.lock(&set, 1);
             let ended = locked.interrupt(index, call(1).token, libc::EINTR);
             locked.unlock();
             ended
@@ -354,7 +357,8 @@ fn a_lock_that_a_dead_one_holds_is_taken_from_it_once() {
         let world = World::new(TINY, [0, 0]);
         let index = world.begin(2, &DOWN).unwrap_err();
         // Dies in the middle of an increment.
-        let mut locked = world.lock(1);
+        let set = world.set();
+        let mut locked = world.lock(&set, 1);
         locked.put(world.set().sem(0), 5);
         let _ = locked;
         let own = world.clone();
