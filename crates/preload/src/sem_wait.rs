@@ -186,16 +186,14 @@ impl Waiting<'_> {
                     if !thread.enter() {
                         return Err(libc::EINTR.into());
                     }
-                    self.is_ours(thread);
-                    error
+                    self.told_or(thread, error)
                 }
             },
             Stop::Gone(errno) => {
                 if !thread.enter() {
                     return Err(libc::EINTR.into());
                 }
-                self.is_ours(thread);
-                errno
+                self.told_or(thread, errno)
             }
         };
         self.put_away();
@@ -206,15 +204,20 @@ impl Waiting<'_> {
         }
     }
 
-    /// The result of a wait that has ended, by whoever.
+    /// The result of a wait that has ended, by whoever. If there is none the set is gone, and its
+    /// memory may be, too.
     fn told(&self, thread: &Thread) -> c_int {
+        self.told_or(thread, libc::EIDRM)
+    }
+
+    /// The result of a wait, or this errno if there is none.
+    fn told_or(&self, thread: &Thread, errno: c_int) -> c_int {
         if !self.is_ours(thread) {
             return self.ended.load(Relaxed);
         }
         match self.own.local.set.look(self.index) {
             waiter::POSTED => self.own.local.set.collect(self.index),
-            // The set is gone; its memory may be, too.
-            _ => libc::EIDRM,
+            _ => errno,
         }
     }
 

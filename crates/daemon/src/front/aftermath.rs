@@ -214,11 +214,16 @@ impl Domain {
     pub fn do_pending(&mut self) {
         // By whose token something of before was not done: what follows of it waits too.
         let mut waiting: Vec<Token> = Vec::new();
+        // Sets in which something was not done. What waits there is taken out before undo records are
+        // freed, which it may name.
+        let mut busy: Vec<i32> = Vec::new();
         for mut pending in std::mem::take(&mut self.pending) {
             let done = match &mut pending {
                 &mut Pending::CleanUp(id, token) => self.clean_up(id, Dead::Client(token)),
                 Pending::Departed(id, domid, holder) => self.clear_domain(*id, *domid, holder),
-                &mut Pending::Undo(id, token, pid) => self.apply_undo(id, token, pid),
+                &mut Pending::Undo(id, token, pid) => {
+                    !busy.contains(&id) && self.apply_undo(id, token, pid)
+                }
                 &mut Pending::FreeWaits(token) => self.free(&waiting, token, |held, token| {
                     held.token == token && held.undoer == Token::NONE
                 }),
@@ -227,6 +232,11 @@ impl Domain {
                 }
             };
             if !done {
+                if let Pending::CleanUp(id, _) | Pending::Departed(id, ..) | Pending::Undo(id, ..) =
+                    pending
+                {
+                    busy.push(id);
+                }
                 waiting.extend(pending.token());
                 self.pending.push(pending);
             }
