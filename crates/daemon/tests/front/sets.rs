@@ -113,7 +113,8 @@ impl User {
         work: impl FnOnce(&mut Locked<'_, '_, AtomicU64, Around<'_>>) -> R,
     ) -> Option<R> {
         let around = self.around();
-        let mut locked = self.map.set().try_lock(self.token(), &around)?;
+        let set = self.map.set();
+        let mut locked = set.try_lock(self.token(), &around)?;
         let result = work(&mut locked);
         locked.unlock();
         Some(result)
@@ -174,7 +175,8 @@ impl User {
     fn hold_lock(&self) {
         let around = self.around();
         // It is not given back by being dropped.
-        let locked = self.map.set().try_lock(self.token(), &around);
+        let set = self.map.set();
+        let locked = set.try_lock(self.token(), &around);
         assert!(locked.is_some());
     }
 
@@ -349,7 +351,8 @@ fn a_removed_set_is_gone_at_once_and_who_waits_is_told_in_all_domains() {
     assert_eq!(other.map.set().look(untouched), waiter::AWAKE);
     // The memory is given back, whoever still has it mapped.
     let around = a.around();
-    let locked = a.map.set().try_lock(a.token(), &around).unwrap();
+    let set = a.map.set();
+    let locked = set.try_lock(a.token(), &around).unwrap();
     assert!(!a.map.set().is(a.id));
     locked.unlock();
 }
