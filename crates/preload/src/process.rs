@@ -21,20 +21,14 @@ pub struct Process {
     /// Slot of the wait page that it holds for as long as it may have undo.
     pub undo_slot: AtomicU32,
     domid: AtomicU32,
-    /// Processors that it may run on, when that was last looked up; 0: never.
-    cpus: AtomicU32,
-    cpus_asked: AtomicU32,
 }
 
 // SAFETY: repr(C), atomics only, no padding (all offsets are multiples of their sizes).
 unsafe impl Shared for Process {}
 
-const _: () = assert!(size_of::<Process>() == 40);
+const _: () = assert!(size_of::<Process>() == 32);
 
 static PROCESS: AtomicPtr<Process> = AtomicPtr::new(std::ptr::null_mut());
-
-/// How many sleeps go by until the processors are looked up again.
-const CPUS_HOLD: u32 = 256;
 
 impl Process {
     /// The page; made when first needed, under the session's lock.
@@ -104,21 +98,21 @@ impl Process {
         self.undo_slot.store(slot, Relaxed);
         self.undo_token.store(token.raw(), Release);
     }
+}
 
-    /// Processors that it may run on. Asked again from time to time: a program may be moved.
-    pub fn cpus(&self) -> u32 {
-        let cpus = self.cpus.load(Relaxed);
-        if cpus != 0
-            && !self
-                .cpus_asked
-                .fetch_add(1, Relaxed)
-                .is_multiple_of(CPUS_HOLD)
-        {
-            return cpus;
+/// Processors of the machine that are running. Not those that this process may use: whoever serves us
+/// may have others.
+#[inline]
+pub fn processors() -> u32 {
+    static PROCESSORS: AtomicU32 = AtomicU32::new(0);
+    match PROCESSORS.load(Relaxed) {
+        0 => {
+            // SAFETY: asks for a number.
+            let online = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
+            let online = u32::try_from(online).unwrap_or(1).max(1);
+            PROCESSORS.store(online, Relaxed);
+            online
         }
-        let set = rustix::thread::sched_getaffinity(None);
-        let cpus = set.map_or(1, |set| set.count().max(1));
-        self.cpus.store(cpus, Relaxed);
-        cpus
+        known => known,
     }
 }

@@ -10,7 +10,7 @@ use crate::construct::{
     Target, about, get_known, get_request, is_routed_key, left_to_kernel, may, resolve,
 };
 use crate::errno::fail;
-use crate::process::Process;
+use crate::process::{Process, processors};
 use crate::sem_wait;
 use crate::session::{live_directory, wait_page};
 use crate::sets::{self, ALTER, LocalSet, READ};
@@ -426,7 +426,7 @@ impl Own {
     #[inline(never)]
     fn acquire_slowly(&self, thread: &Thread) -> Result<(), c_int> {
         let token = self.process.token();
-        let mut patience = Patience::new(self.process.cpus() > 1);
+        let mut patience = Patience::new(processors() > 1);
         loop {
             // Holders have it for well under a microsecond, unless they lost their processor.
             while patience.spins() {

@@ -6,6 +6,7 @@
 //! ([`crate::thread::Wait`]): in the kernel too, the call has failed with `EINTR` when the handler
 //! runs, which may never come back here.
 
+use crate::process::processors;
 use crate::sem::{Around, Failed, Own};
 use crate::sets::LocalSet;
 use crate::sleep::{self, Slept};
@@ -28,9 +29,10 @@ const SLICE: Timespec = Timespec {
     tv_nsec: 0,
 };
 
-/// Looks before sleeping: at first, at least, and at most.
+/// Looks before sleeping: at first, at least when trying anew, at least, and at most.
 struct Looks {
     first: u32,
+    probe: u32,
     least: u32,
     most: u32,
 }
@@ -39,7 +41,8 @@ struct Looks {
 /// another processor takes.
 const SPINS: Looks = Looks {
     first: 300,
-    least: 20,
+    probe: 32,
+    least: 2,
     most: 2000,
 };
 
@@ -48,12 +51,13 @@ const SPINS: Looks = Looks {
 /// processor, a turn of two processes took 1.6 us instead of 2.8.
 const YIELDS: Looks = Looks {
     first: 8,
+    probe: 8,
     least: 2,
     most: 64,
 };
 
-/// How many waits go by until one looks as long as the first did: what did not pay may do so again.
-const PROBE: u32 = 16;
+/// How many waits go by until one looks for longer than usual: what did not pay may do so again.
+const PROBE: u32 = 64;
 
 impl Looks {
     /// Looks as often as `now` says, which is then adapted; `true` as soon as `found` is. This is wait
@@ -64,7 +68,7 @@ impl Looks {
             looks => looks,
         };
         let looks = if wait.is_multiple_of(PROBE) {
-            usual.max(self.first)
+            usual.max((4 * usual).clamp(self.probe, self.first))
         } else {
             usual
         };
@@ -256,7 +260,7 @@ impl Waiting<'_> {
     fn look_for_a_while(&self, waiting: u32) -> bool {
         let local = self.own.local;
         let wait = local.waits.fetch_add(1, Relaxed);
-        let alone = waiting < self.own.process.cpus()
+        let alone = waiting < processors()
             && SPINS.look(&local.spins, wait, || {
                 std::hint::spin_loop();
                 self.has_ended()
