@@ -3,34 +3,18 @@
 // nothing): `sem_storm exact PROCESSES ROUNDS`, `sem_storm killed PROCESSES KILLS` and
 // `sem_storm random PROCESSES KILLS`. The other roles are those of the processes.
 #include "sem.h"
+#include "random.h"
 
 enum { MUTEX, DONE, SPARE, SEMS };       // of the set of the first two
 enum { KINDS = 5, AMOUNT = 12 };         // of the set of the third
 enum { MOST = 128 };
 
 static char **program;
-static unsigned long long state;
-
-static unsigned below(unsigned limit)
-{
-    state ^= state << 13;
-    state ^= state >> 7;
-    state ^= state << 17;
-    return (unsigned)(state >> 11) % limit;
-}
-
 static int the_set(void)
 {
     int id = semget(KEY, 0, 0);
     CHECK(id >= 0);
     return id;
-}
-
-static void seed(const char *text)
-{
-    state = strtoull(text, NULL, 0) * 0x9e3779b97f4a7c15ULL + 1;
-    for (int n = 0; n < 8; n++)
-        below(2);
 }
 
 // What the mutex protects.

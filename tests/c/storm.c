@@ -3,18 +3,9 @@
 // moment: `storm SEED`. What a call may answer while others do the same is checked; anything else
 // ends it with status 99.
 #include "check.h"
+#include "random.h"
 
 enum { KEYS = 6, HELD = 5 };
-
-static unsigned long long state;
-
-static unsigned below(unsigned limit)
-{
-    state ^= state << 13;
-    state ^= state >> 7;
-    state ^= state << 17;
-    return (unsigned)(state >> 11) % limit;
-}
 
 static int gone(void)
 {
@@ -24,9 +15,7 @@ static int gone(void)
 int main(int argc, char **argv)
 {
     CHECK(argc == 2);
-    state = strtoull(argv[1], NULL, 0) * 0x9e3779b97f4a7c15ULL + 1;
-    for (int i = 0; i < 8; i++)
-        below(2);
+    seed(argv[1]);
     volatile char *held[HELD] = {0};
     int children = 2;
     for (;;) {

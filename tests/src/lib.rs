@@ -46,7 +46,7 @@ pub fn cc(name: &str) -> PathBuf {
     std::fs::create_dir_all(&out_dir).expect("target/tests-c");
     let program = out_dir.join(name);
     let modified = |path: &Path| path.metadata().and_then(|m| m.modified()).ok();
-    let changed = ["check.h", "sem.h"]
+    let changed = ["check.h", "random.h", "sem.h"]
         .map(|header| modified(&sources.join(header)))
         .into_iter()
         .fold(modified(&source), Ord::max);

@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
 /// What a program that has ended left.
@@ -102,14 +102,20 @@ pub fn in_own_namespace(command: &Command) -> Command {
     own
 }
 
-/// Runs a scenario of a program of `tests/c` with the kernel's own calls, then with all of them
-/// routed; both have to succeed in silence. Arguments are separated by blanks.
-pub fn kept_natively_and_routed(program: &str, scenario: &str) {
+/// Runs a scenario with the kernel's own calls; returns the program and its arguments, for more runs.
+fn kept_natively<'a>(program: &str, scenario: &'a str) -> (PathBuf, Vec<&'a str>) {
     let program = cc(program);
     let args: Vec<_> = scenario.split(' ').collect();
     let mut command = native(&program);
     command.args(&args);
     succeed_silently(command);
+    (program, args)
+}
+
+/// Runs a scenario of a program of `tests/c` with the kernel's own calls, then with all of them
+/// routed; both have to succeed in silence. Arguments are separated by blanks.
+pub fn kept_natively_and_routed(program: &str, scenario: &str) {
+    let (program, args) = kept_natively(program, scenario);
     let world = World::new();
     world.up("a");
     let mut command = world.run("a", "all,private", &program);
@@ -125,11 +131,7 @@ pub fn kept_natively_and_routed(program: &str, scenario: &str) {
 /// Runs a scenario natively, then routed in several domains: the program starts its processes in those
 /// that `DOMAINS` names.
 pub fn kept_natively_and_in_domains(program: &str, scenario: &str, domains: &[&str]) {
-    let program = cc(program);
-    let args: Vec<_> = scenario.split(' ').collect();
-    let mut command = native(&program);
-    command.args(&args);
-    succeed_silently(command);
+    let (program, args) = kept_natively(program, scenario);
     let world = World::new();
     for domain in domains {
         world.up(domain);

@@ -4,17 +4,8 @@
 use vshmem_tests::conform::generate::{NOBODY, scripts, timed_scripts};
 use vshmem_tests::conform::run::{Clock, INDENT};
 use vshmem_tests::conform::script::{Address, Buffer, Call, Id, Look, PAGE, Step};
+use vshmem_tests::conform::test::{assert_kernel_reaches, assert_routed_as_native, may_run};
 use vshmem_tests::conform::{Native, Plan, Routed, Side, both, compare};
-
-/// Whether this process may make IPC namespaces, which every case has one of.
-fn may_run() -> bool {
-    let root = nix::unistd::geteuid().is_root();
-    if !root {
-        assert!(std::env::var_os("CI").is_none(), "conformance needs root");
-        eprintln!("skipped: conformance needs root (IPC namespaces, changes of user)");
-    }
-    root
-}
 
 #[test]
 fn routed_calls_do_what_the_kernels_do() {
@@ -22,11 +13,7 @@ fn routed_calls_do_what_the_kernels_do() {
         return;
     }
     let plan = Plan::from_env(500, || scripts(1..=100));
-    let native = || Native(Clock::Loose);
-    let routed = || Routed::new(Clock::Loose, "all,private");
-    if let Err(difference) = compare(&plan, native, routed) {
-        panic!("{difference}");
-    }
+    assert_routed_as_native(&plan, Clock::Loose);
 }
 
 #[test]
@@ -54,11 +41,7 @@ fn times_change_with_the_same_calls_as_the_kernels() {
         workers: 12,
         ..Plan::from_env(24, || timed_scripts(1..=25))
     };
-    let native = || Native(Clock::Steps);
-    let routed = || Routed::new(Clock::Steps, "all,private");
-    if let Err(difference) = compare(&plan, native, routed) {
-        panic!("{difference}");
-    }
+    assert_routed_as_native(&plan, Clock::Steps);
 }
 
 fn step(process: u8, call: Call) -> Step {
@@ -268,16 +251,7 @@ fn the_kernel_agrees_with_itself_in_all_that_can_happen() {
         return;
     }
     let plan = Plan::from_env(400, || scripts(1..=100));
-    let native = || Native(Clock::Loose);
-    let outcomes = compare(&plan, native, native).unwrap_or_else(|d| panic!("{d}"));
-    let missing: Vec<_> = WANTED
-        .iter()
-        .filter(|&&wanted| !outcomes.contains_key(wanted))
-        .collect();
-    assert!(
-        missing.is_empty(),
-        "never seen: {missing:?} of {outcomes:#?}"
-    );
+    assert_kernel_reaches(&plan, &WANTED);
 }
 
 /// A kernel that refuses every second removal.

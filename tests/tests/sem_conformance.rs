@@ -1,19 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The same scripts of calls on semaphore sets on the kernel and routed: traces must be equal.
 
+use vshmem_tests::conform::Plan;
 use vshmem_tests::conform::run::Clock;
 use vshmem_tests::conform::sets::generate::scripts;
-use vshmem_tests::conform::{Native, Plan, Routed, compare};
-
-/// Whether this process may make IPC namespaces, which every case has one of.
-fn may_run() -> bool {
-    let root = nix::unistd::geteuid().is_root();
-    if !root {
-        assert!(std::env::var_os("CI").is_none(), "conformance needs root");
-        eprintln!("skipped: conformance needs root (IPC namespaces, changes of user)");
-    }
-    root
-}
+use vshmem_tests::conform::test::{assert_kernel_reaches, assert_routed_as_native, may_run};
 
 #[test]
 fn routed_calls_on_sets_do_what_the_kernels_do() {
@@ -21,11 +12,7 @@ fn routed_calls_on_sets_do_what_the_kernels_do() {
         return;
     }
     let plan = Plan::from_env(300, || scripts(1..=80));
-    let native = || Native(Clock::Loose);
-    let routed = || Routed::new(Clock::Loose, "all,private");
-    if let Err(difference) = compare(&plan, native, routed) {
-        panic!("{difference}");
-    }
+    assert_routed_as_native(&plan, Clock::Loose);
 }
 
 /// What random scripts must reach to be worth their while: the errors that the man pages name,
@@ -87,14 +74,5 @@ fn the_kernel_agrees_with_itself_on_sets_in_all_that_can_happen() {
         return;
     }
     let plan = Plan::from_env(400, || scripts(1..=80));
-    let native = || Native(Clock::Loose);
-    let outcomes = compare(&plan, native, native).unwrap_or_else(|d| panic!("{d}"));
-    let missing: Vec<_> = WANTED
-        .iter()
-        .filter(|&&wanted| !outcomes.contains_key(wanted))
-        .collect();
-    assert!(
-        missing.is_empty(),
-        "never seen: {missing:?} of {outcomes:#?}"
-    );
+    assert_kernel_reaches(&plan, &WANTED);
 }

@@ -148,19 +148,11 @@ const fn worker(
     pinnings: &'static [Pinning],
     goal: Goal,
 ) -> Case {
-    Case {
-        name,
-        what,
-        program: Program::Worker { case, key },
-        keys: Keys::Range,
-        ops,
-        pairs: 1,
-        pinnings,
-        goal,
-    }
+    let program = Program::Worker { case, key };
+    routed(name, what, program, ops, pinnings, goal)
 }
 
-const fn semaphores(
+const fn routed(
     name: &'static str,
     what: &'static str,
     program: Program,
@@ -332,7 +324,7 @@ pub fn all() -> Vec<Case> {
             ONE,
             FOUR_TIMES,
         ),
-        semaphores(
+        routed(
             "sem-ping-two",
             "semop ping-pong of two processes in one domain",
             Program::Ping(Same),
@@ -340,7 +332,7 @@ pub fn all() -> Vec<Case> {
             TWO,
             THIRTY_TIMES,
         ),
-        semaphores(
+        routed(
             "sem-ping-one",
             "semop ping-pong of two processes in one domain",
             Program::Ping(Same),
@@ -348,7 +340,7 @@ pub fn all() -> Vec<Case> {
             ONE,
             NOISE,
         ),
-        semaphores(
+        routed(
             "sem-ping-free",
             "semop ping-pong of two processes in one domain",
             Program::Ping(Same),
@@ -356,7 +348,7 @@ pub fn all() -> Vec<Case> {
             FREE,
             Goal::Open,
         ),
-        semaphores(
+        routed(
             "sem-ping-two-across",
             "semop ping-pong of two processes in two domains",
             Program::Ping(Other),
@@ -364,7 +356,7 @@ pub fn all() -> Vec<Case> {
             TWO,
             THIRTY_TIMES,
         ),
-        semaphores(
+        routed(
             "sem-ping-one-across",
             "semop ping-pong of two processes in two domains",
             Program::Ping(Other),
@@ -372,7 +364,7 @@ pub fn all() -> Vec<Case> {
             ONE,
             NOISE,
         ),
-        semaphores(
+        routed(
             "sem-ping-free-across",
             "semop ping-pong of two processes in two domains",
             Program::Ping(Other),
@@ -380,7 +372,7 @@ pub fn all() -> Vec<Case> {
             FREE,
             Goal::Open,
         ),
-        semaphores(
+        routed(
             "sem-mutex-2",
             "2 processes that take and give back one mutex semaphore all the time",
             Program::Mutex(2),
@@ -388,7 +380,7 @@ pub fn all() -> Vec<Case> {
             FREE,
             THREE_TIMES,
         ),
-        semaphores(
+        routed(
             "sem-mutex-8",
             "8 processes that take and give back one mutex semaphore all the time",
             Program::Mutex(8),

@@ -128,11 +128,7 @@ impl Run<'_> {
                 .args(["--iters", &self.ops().to_string()]);
             command
         };
-        let measured = self.start(command("0", Place::Same), 0)?;
-        let peer = self.start(command("1", place), 1)?;
-        let said = output(measured)?;
-        output(peer)?;
-        turn(&said)
+        self.two(place, command)
     }
 
     fn ping(&self, side: Side, place: Place) -> Result<Vec<f64>> {
@@ -143,6 +139,11 @@ impl Run<'_> {
             command.args(["ping", id, &key, &self.ops().to_string()]);
             command
         };
+        self.two(place, command)
+    }
+
+    /// One run of two processes that work together, of which the first measures a turn.
+    fn two(&self, place: Place, command: impl Fn(&str, Place) -> Command) -> Result<Vec<f64>> {
         let measured = self.start(command("0", Place::Same), 0)?;
         let peer = self.start(command("1", place), 1)?;
         let said = output(measured)?;

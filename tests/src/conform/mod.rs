@@ -12,6 +12,7 @@ pub mod process;
 pub mod run;
 pub mod script;
 pub mod sets;
+pub mod test;
 
 use crate::World;
 use proptest::strategy::BoxedStrategy;
