@@ -7,6 +7,7 @@
 //! a failure says which seed shows it again as the first case.
 
 pub mod accept;
+mod cast;
 pub mod generate;
 pub mod process;
 pub mod run;

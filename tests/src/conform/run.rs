@@ -3,19 +3,13 @@
 
 use super::Scripted;
 use super::accept::{self, Cloud};
-use super::process::{Process, Silence};
+use super::cast::{self, Cast, KEY_BASE, full_slot, in_own_namespace, now};
 use super::script::{
-    AREA, ATTACHMENTS, Address, Birth, Buffer, Call, End, IDS, Id, Look, PAGE, PROCESSES, STARTED,
-    Step,
+    AREA, ATTACHMENTS, Address, Birth, Buffer, Call, End, Id, Look, PAGE, PROCESSES, Step,
 };
-use nix::sched::{CloneFlags, unshare};
-use std::collections::HashMap;
 use std::process::Command;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-/// Key 1 of a script is this one's successor. Each case has an IPC namespace, and each routed
-/// side a world, of its own.
-pub(super) const KEY_BASE: i32 = 0x5600_1000;
 /// Nothing is ever mapped here.
 const HOLE: u64 = AREA + 60 * PAGE;
 /// The area and what lies behind it.
@@ -26,8 +20,6 @@ pub const NOBODY_THERE: &str = "no such process";
 pub const INDENT: &str = "    ";
 /// A process beside those of the script, in the first domain: it looks, and does nothing else.
 const OBSERVER: usize = PROCESSES;
-/// The domain of each process that runs from the start.
-pub(super) const DOMAINS: [usize; STARTED] = [0, 1, 0];
 
 /// How times are named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,12 +38,11 @@ impl Scripted for Step {
     ) -> Vec<String> {
         in_own_namespace(|| {
             let mut run = Run::new(clock, program);
-            run.start();
             for step in script {
                 run.step(step);
             }
             run.finish();
-            run.trace
+            run.cast.trace
         })
     }
 
@@ -60,43 +51,11 @@ impl Scripted for Step {
     }
 }
 
-/// Runs `body` with an IPC namespace of its own. That is a thread's affair: this one's children are
-/// in it and nobody else.
-pub(super) fn in_own_namespace(body: impl FnOnce() -> Vec<String> + Send) -> Vec<String> {
-    std::thread::scope(|scope| {
-        let run = scope.spawn(|| {
-            unshare(CloneFlags::CLONE_NEWIPC).expect("a new IPC namespace (needs root)");
-            body()
-        });
-        match run.join() {
-            Ok(trace) => trace,
-            Err(panic) => std::panic::resume_unwind(panic),
-        }
-    })
-}
-
-/// A process that lives.
-struct Live {
-    process: Process,
-    place: Place,
-}
-
 /// What the harness knows of a process.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 struct Place {
-    domain: usize,
     slots: [Option<u64>; ATTACHMENTS],
     maps: Vec<Map>,
-}
-
-impl Place {
-    fn empty(domain: usize) -> Self {
-        Self {
-            domain,
-            slots: [None; ATTACHMENTS],
-            maps: Vec::new(),
-        }
-    }
 }
 
 /// An attachment.
@@ -115,60 +74,23 @@ struct Segment {
 
 struct Run<'a> {
     clock: Clock,
-    program: &'a (dyn Fn(usize) -> Command + Sync),
-    live: [Option<Live>; PROCESSES + 1],
-    /// By pid: in which order the process was born, and its domain.
-    born: HashMap<i32, (usize, usize)>,
-    births: usize,
-    ids: [i32; IDS],
+    cast: Cast<'a, Place>,
     segments: Vec<Segment>,
     /// A byte was read, maybe of a page that nobody has written to.
     read: bool,
-    began: i64,
     /// The second in which each step began.
     seconds: Vec<i64>,
-    trace: Vec<String>,
-}
-
-pub(super) fn now() -> Duration {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .expect("a clock that was set")
 }
 
 impl<'a> Run<'a> {
     fn new(clock: Clock, program: &'a (dyn Fn(usize) -> Command + Sync)) -> Self {
         Self {
             clock,
-            program,
-            live: [const { None }; PROCESSES + 1],
-            born: HashMap::new(),
-            births: 0,
-            ids: [-1; IDS],
+            cast: Cast::start(program, &[0]),
             segments: Vec::new(),
             read: false,
-            began: now().as_secs() as i64,
             seconds: Vec::new(),
-            trace: Vec::new(),
         }
-    }
-
-    fn start(&mut self) {
-        let script = DOMAINS.into_iter().enumerate();
-        for (number, domain) in script.chain([(OBSERVER, DOMAINS[0])]) {
-            match Process::start((self.program)(domain)) {
-                Ok(process) => self.enter(number, process, Place::empty(domain)),
-                Err(silence) => self
-                    .trace
-                    .push(format!("p{number} did not start: {silence:?}")),
-            }
-        }
-    }
-
-    fn enter(&mut self, number: usize, process: Process, place: Place) {
-        self.born.insert(process.pid(), (self.births, place.domain));
-        self.births += 1;
-        self.live[number] = Some(Live { process, place });
     }
 
     fn step(&mut self, step: &Step) {
@@ -179,7 +101,7 @@ impl<'a> Run<'a> {
         }
         self.seconds.push(now().as_secs() as i64);
         self.untimed_step(step);
-        let begin = self.trace.len();
+        let begin = self.cast.trace.len();
         if self.clock == Clock::Steps {
             for segment in 0..self.segments.len() {
                 self.untimed_step(&Step {
@@ -191,7 +113,7 @@ impl<'a> Run<'a> {
                 });
             }
         }
-        for line in &mut self.trace[begin..] {
+        for line in &mut self.cast.trace[begin..] {
             line.insert_str(0, INDENT);
         }
     }
@@ -201,8 +123,8 @@ impl<'a> Run<'a> {
         let number = usize::from(step.process);
         let mut round = (number..PROCESSES).chain(0..number);
         let actor = match number {
-            OBSERVER => self.live[OBSERVER].as_ref().map(|_| OBSERVER),
-            _ => round.find(|&number| self.live[number].is_some()),
+            OBSERVER => self.cast.live[OBSERVER].as_ref().map(|_| OBSERVER),
+            _ => round.find(|&number| self.cast.live[number].is_some()),
         };
         let line = match actor {
             Some(actor) => {
@@ -214,7 +136,7 @@ impl<'a> Run<'a> {
             }
             None => format!("{step} -> {NOBODY_THERE}"),
         };
-        self.trace.push(line);
+        self.cast.trace.push(line);
     }
 
     /// The step, with a name for an id that it has as a number and that a get returned.
@@ -232,7 +154,9 @@ impl<'a> Run<'a> {
 
     fn outcome(&mut self, step: &Step) -> String {
         let number = usize::from(step.process);
-        let live = self.live[number].as_ref().expect("chosen because it lives");
+        let live = self.cast.live[number]
+            .as_ref()
+            .expect("chosen because it lives");
         let gone = |id| {
             self.segment(id)
                 .is_some_and(|s| self.segments[s].cloud.may_be_gone())
@@ -247,29 +171,16 @@ impl<'a> Run<'a> {
             _ => {}
         }
         let raw = if step.raw { "*" } else { "" };
-        let command = format!("{raw}{}", self.command(&live.place, &step.call));
+        let command = format!("{raw}{}", self.command(&live.known, &step.call));
         match live.process.ask(&command) {
             Ok(answer) => self.took_place(number, &step.call, &answer),
-            Err(silence) => self.lost(number, silence),
-        }
-    }
-
-    /// A process did not answer: it is out of the game.
-    fn lost(&mut self, number: usize, silence: Silence) -> String {
-        self.live[number] = None;
-        format!("{silence:?}")
-    }
-
-    fn id(&self, id: Id) -> i32 {
-        match id {
-            Id::Slot(slot) => full_slot(&self.ids, slot, |&id| id != -1).map_or(-1, |&id| id),
-            Id::Number(number) => number,
+            Err(silence) => self.cast.lost(number, silence),
         }
     }
 
     /// Place in `segments`.
     fn segment(&self, id: Id) -> Option<usize> {
-        let id = self.id(id);
+        let id = self.cast.id(id);
         self.segments.iter().position(|s| s.id == id)
     }
 
@@ -304,23 +215,18 @@ impl<'a> Run<'a> {
             Call::Get {
                 key, size, flags, ..
             } => {
-                let key = if key == 0 {
-                    0
-                } else {
-                    KEY_BASE + i32::from(key)
-                };
-                format!("get {key} {size} {flags}")
+                format!("get {} {size} {flags}", cast::key(key))
             }
             Call::Attach {
                 id, at: a, flags, ..
-            } => format!("attach {} {} {flags}", self.id(id), at(a)),
+            } => format!("attach {} {} {flags}", self.cast.id(id), at(a)),
             Call::Detach { at: a } => format!("detach {}", at(a)),
             Call::Read { at: a } => format!("peek {}", at(a)),
             Call::Write { at: a, value } => format!("poke {} {value}", at(a)),
             Call::Stat { id, look } => match look {
-                Look::Id(buffer) => format!("stat {} {}", self.id(id), to(buffer)),
-                Look::Index => format!("list {} 0", self.id(id)),
-                Look::IndexAny => format!("list {} 1", self.id(id)),
+                Look::Id(buffer) => format!("stat {} {}", self.cast.id(id), to(buffer)),
+                Look::Index => format!("list {} 0", self.cast.id(id)),
+                Look::IndexAny => format!("list {} 1", self.cast.id(id)),
             },
             Call::Set {
                 id,
@@ -328,12 +234,12 @@ impl<'a> Run<'a> {
                 gid,
                 mode,
                 buffer,
-            } => format!("set {} {uid} {gid} {mode} {}", self.id(id), to(buffer)),
+            } => format!("set {} {uid} {gid} {mode} {}", self.cast.id(id), to(buffer)),
             Call::Control {
                 id,
                 command,
                 buffer,
-            } => format!("control {} {command} {}", self.id(id), to(buffer)),
+            } => format!("control {} {command} {}", self.cast.id(id), to(buffer)),
             Call::Limits { buffer } => format!("limits {}", to(buffer)),
             Call::Totals { buffer } => format!("totals {}", to(buffer)),
             Call::Become {
@@ -370,7 +276,7 @@ impl<'a> Run<'a> {
         match *call {
             Call::Get { slot, size, .. } => {
                 let id = value as i32;
-                self.ids[usize::from(slot)] = id;
+                self.cast.ids[usize::from(slot)] = id;
                 let name = self.segments.iter().position(|s| s.id == id);
                 let name = name.unwrap_or_else(|| {
                     self.segments.push(Segment {
@@ -405,10 +311,10 @@ impl<'a> Run<'a> {
     }
 
     fn place(&mut self, number: usize) -> &mut Place {
-        &mut self.live[number]
+        &mut self.cast.live[number]
             .as_mut()
             .expect("a process that answered")
-            .place
+            .known
     }
 
     fn attached(&mut self, number: usize, slot: usize, id: Id, start: u64, flags: i32) -> String {
@@ -466,11 +372,7 @@ impl<'a> Run<'a> {
     }
 
     /// Names the numbers in `name=value` fields.
-    fn fields(&self, number: usize, call: &Call, text: &str) -> String {
-        let viewer = match &self.live[number] {
-            Some(live) => live.place.domain,
-            None => return text.to_owned(),
-        };
+    fn fields(&self, viewer: usize, call: &Call, text: &str) -> String {
         let cut = accept::id_of(call)
             .and_then(|id| self.segment(id))
             .is_some_and(|s| self.segments[s].cloud.cut);
@@ -486,10 +388,7 @@ impl<'a> Run<'a> {
                 "resident" if self.read => "?".to_owned(),
                 "key" if number != 0 => format!("key{}", number - i64::from(KEY_BASE)),
                 "atime" | "dtime" | "ctime" => self.time(number),
-                "cpid" | "lpid" if number != 0 => match self.born.get(&(number as i32)) {
-                    Some(&(birth, domain)) => accept::pid(birth, domain, viewer),
-                    None => format!("unknown {number}"),
-                },
+                "cpid" | "lpid" => self.cast.pid(viewer, number),
                 _ => value.to_owned(),
             };
             format!("{name}={value}")
@@ -498,82 +397,53 @@ impl<'a> Run<'a> {
     }
 
     fn time(&self, time: i64) -> String {
-        if time == 0 {
-            return "0".to_owned();
-        }
-        // The kernel's seconds are those of its last tick, and may lag a little.
-        if time < self.began - 1 || time > now().as_secs() as i64 {
-            return format!("wrong {time}");
-        }
-        match self.clock {
+        self.cast.time(time, || match self.clock {
             Clock::Loose => "set".to_owned(),
             Clock::Steps => {
                 let steps = self.seconds.iter().take_while(|&&second| second <= time);
                 format!("step{}", steps.count())
             }
-        }
+        })
     }
 
     fn new_process(&mut self, number: usize, child: usize, birth: Birth) -> String {
-        if self.live[child].is_some() {
-            return "lives".to_owned();
-        }
-        let live = self.live[number].as_ref().expect("checked before");
-        let born = match live.process.ask_for_child(&format!("new {}", birth as u32)) {
-            Ok(Ok(process)) => process,
-            Ok(Err(answer)) => return answer,
-            Err(silence) => return self.lost(number, silence),
+        let inherit = |place: &Place| match birth {
+            Birth::Fork => place.clone(),
+            Birth::Vfork | Birth::Spawn => Place::default(),
         };
-        let place = match birth {
-            Birth::Fork => live.place.clone(),
-            Birth::Vfork | Birth::Spawn => Place::empty(live.place.domain),
-        };
-        // One that ended before its first instruction would end as nobody.
-        if let Err(silence) = born.expect_up() {
-            return format!("child: {silence:?}");
-        }
-        self.enter(child, born, place);
-        "born".to_owned()
+        self.cast.new_process(number, child, birth, inherit)
     }
 
     fn exec(&mut self, number: usize) -> String {
-        let live = self.live[number].as_mut().expect("checked before");
-        live.process.send("exec");
-        match live.process.expect_up() {
+        match self.cast.exec(number) {
             Ok(()) => {
-                live.place = Place::empty(live.place.domain);
                 self.let_be_noticed();
                 "up".to_owned()
             }
-            Err(silence) => self.lost(number, silence),
+            Err(silence) => silence,
         }
     }
 
     /// Looks at each segment, with which the end of a process is noticed everywhere
     /// ([`accept`], order of ends).
     fn let_be_noticed(&mut self) {
-        let Some(observer) = &self.live[OBSERVER] else {
+        let Some(observer) = &self.cast.live[OBSERVER] else {
             return;
         };
         let look = |segment: &Segment| observer.process.ask(&format!("stat {} 0", segment.id));
         if let Err(silence) = self.segments.iter().try_for_each(|s| look(s).map(|_| ())) {
-            let lost = self.lost(OBSERVER, silence);
-            self.trace.push(format!("the observer: {lost}"));
+            let lost = self.cast.lost(OBSERVER, silence);
+            self.cast.trace.push(format!("the observer: {lost}"));
         }
     }
 
     fn leave(&mut self, number: usize, end: End) -> String {
-        let mut live = self.live[number].take().expect("checked before");
-        match end {
-            End::Kill => live.process.kill(),
-            _ => live.process.send(&format!("leave {}", end as u32)),
-        }
-        match live.process.wait_end() {
+        match self.cast.leave(number, end) {
             Ok(()) => {
                 self.let_be_noticed();
                 "ended".to_owned()
             }
-            Err(silence) => format!("{silence:?}"),
+            Err(silence) => silence,
         }
     }
 
@@ -585,7 +455,7 @@ impl<'a> Run<'a> {
             call,
         };
         for number in (0..PROCESSES).rev() {
-            if self.live[number].is_some() {
+            if self.cast.live[number].is_some() {
                 self.leave(number, End::Kill);
             }
         }
@@ -593,7 +463,7 @@ impl<'a> Run<'a> {
         for segment in &mut self.segments {
             segment.cloud.removed = false;
         }
-        let begin = self.trace.len();
+        let begin = self.cast.trace.len();
         let totals = step(Call::Totals {
             buffer: Buffer::Good,
         });
@@ -614,16 +484,10 @@ impl<'a> Run<'a> {
             segment.cloud.cut = false;
         }
         self.untimed_step(&totals);
-        for line in &mut self.trace[begin..] {
+        for line in &mut self.cast.trace[begin..] {
             line.insert_str(0, INDENT);
         }
     }
-}
-
-/// The slot, or when it is empty the next that is not, going round: most steps are to hit something.
-pub(super) fn full_slot<T>(slots: &[T], slot: u8, is_full: impl Fn(&T) -> bool) -> Option<&T> {
-    let (before, from) = slots.split_at(usize::from(slot));
-    from.iter().chain(before).find(|content| is_full(content))
 }
 
 fn in_area(address: u64) -> bool {

@@ -2,14 +2,12 @@
 //! Runs a script of calls on semaphore sets on one side and gives back its trace.
 
 use super::script::{Call, Signal, Step, Timeout};
-use crate::conform::process::{Process, Silence};
-use crate::conform::run::{
-    Clock, DOMAINS, INDENT, KEY_BASE, NOBODY_THERE, full_slot, in_own_namespace, now,
-};
-use crate::conform::script::{Birth, Buffer, End, IDS, Id, Look, PROCESSES};
-use crate::conform::{Scripted, accept};
+use crate::conform::Scripted;
+use crate::conform::cast::{self, Cast, KEY_BASE, in_own_namespace};
+use crate::conform::run::{Clock, NOBODY_THERE};
+use crate::conform::script::{Buffer, End, Look, PROCESSES};
 use rustix::process::Signal as Number;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::process::Command;
 
 /// Processes beside those of the script, one in each domain: they look, and do nothing else.
@@ -25,12 +23,11 @@ impl Scripted for Step {
     ) -> Vec<String> {
         in_own_namespace(|| {
             let mut run = Run::new(program);
-            run.start();
             for step in script {
                 run.step(step);
             }
             run.finish();
-            run.trace
+            run.cast.trace
         })
     }
 
@@ -39,82 +36,44 @@ impl Scripted for Step {
     }
 }
 
-/// A process that lives.
-struct Live {
-    process: Process,
-    domain: usize,
+/// What is known of a process.
+#[derive(Default)]
+struct Known {
     /// The call that it sleeps in.
     sleeps_in: Option<Call>,
 }
 
 struct Run<'a> {
-    program: &'a (dyn Fn(usize) -> Command + Sync),
-    live: [Option<Live>; PROCESSES + 2],
-    /// By pid: in which order the process was born, and its domain.
-    born: HashMap<i32, (usize, usize)>,
-    births: usize,
-    ids: [i32; IDS],
+    cast: Cast<'a, Known>,
     /// Each id that a get returned.
     sets: Vec<i32>,
     /// Those whose `sem_otime` is not compared ([`accept`], empty undo).
     untimed: HashSet<i32>,
-    began: i64,
-    trace: Vec<String>,
 }
 
 impl<'a> Run<'a> {
     fn new(program: &'a (dyn Fn(usize) -> Command + Sync)) -> Self {
         Self {
-            program,
-            live: [const { None }; PROCESSES + 2],
-            born: HashMap::new(),
-            births: 0,
-            ids: [-1; IDS],
+            cast: Cast::start(program, &[0, 1]),
             sets: Vec::new(),
             untimed: HashSet::new(),
-            began: now().as_secs() as i64,
-            trace: Vec::new(),
         }
-    }
-
-    fn start(&mut self) {
-        let script = DOMAINS.into_iter().enumerate();
-        for (number, domain) in script.chain([(OBSERVERS[0], 0), (OBSERVERS[1], 1)]) {
-            match Process::start((self.program)(domain)) {
-                Ok(process) => self.enter(number, process, domain),
-                Err(silence) => self
-                    .trace
-                    .push(format!("p{number} did not start: {silence:?}")),
-            }
-        }
-    }
-
-    fn enter(&mut self, number: usize, process: Process, domain: usize) {
-        self.born.insert(process.pid(), (self.births, domain));
-        self.births += 1;
-        self.live[number] = Some(Live {
-            process,
-            domain,
-            sleeps_in: None,
-        });
-    }
-
-    fn note(&mut self, line: &str) {
-        self.trace.push(format!("{INDENT}{line}"));
     }
 
     fn step(&mut self, step: &Step) {
         // A process that cannot do it is stood in for by the next one that can.
         let number = usize::from(step.process);
         let mut round = (number..PROCESSES).chain(0..number);
-        let can = |number: &usize| match (&self.live[*number], &step.call) {
+        let can = |number: &usize| match (&self.cast.live[*number], &step.call) {
             (None, _) => false,
-            (Some(live), Call::Signal { .. }) => live.sleeps_in.is_some(),
-            (Some(live), Call::Leave { end: End::Kill }) => live.sleeps_in.is_some() || step.raw,
-            (Some(live), _) => live.sleeps_in.is_none(),
+            (Some(live), Call::Signal { .. }) => live.known.sleeps_in.is_some(),
+            (Some(live), Call::Leave { end: End::Kill }) => {
+                live.known.sleeps_in.is_some() || step.raw
+            }
+            (Some(live), _) => live.known.sleeps_in.is_none(),
         };
         let Some(actor) = round.find(can) else {
-            self.trace.push(format!("{step} -> {NOBODY_THERE}"));
+            self.cast.trace.push(format!("{step} -> {NOBODY_THERE}"));
             return;
         };
         let step = Step {
@@ -122,18 +81,28 @@ impl<'a> Run<'a> {
             ..step.clone()
         };
         let outcome = self.outcome(&step);
-        self.trace.push(format!("{step} -> {outcome}"));
+        self.cast.trace.push(format!("{step} -> {outcome}"));
         self.let_sleepers_answer();
         self.look();
     }
 
     fn outcome(&mut self, step: &Step) -> String {
         let number = usize::from(step.process);
-        let live = self.live[number].as_ref().expect("chosen because it lives");
+        let live = self.cast.live[number]
+            .as_ref()
+            .expect("chosen because it lives");
         match step.call {
-            Call::New { child, birth } => return self.new_process(number, child.into(), birth),
+            Call::New { child, birth } => {
+                let inherit = |_: &Known| Known::default();
+                return self.cast.new_process(number, child.into(), birth, inherit);
+            }
             Call::Leave { end } => return self.leave(number, end),
-            Call::Exec => return self.exec(number),
+            Call::Exec => {
+                return self
+                    .cast
+                    .exec(number)
+                    .map_or_else(|silence| silence, |()| "up".to_owned());
+            }
             Call::Signal { signal } => {
                 match signal {
                     Signal::Handled => live.process.signal(Number::USR1),
@@ -156,31 +125,35 @@ impl<'a> Run<'a> {
         match answer {
             Ok(Some(answer)) => self.took_place(number, &step.call, &answer),
             Ok(None) => {
-                self.live[number].as_mut().expect("lives").sleeps_in = Some(step.call.clone());
+                self.cast.live[number]
+                    .as_mut()
+                    .expect("lives")
+                    .known
+                    .sleeps_in = Some(step.call.clone());
                 ASLEEP.to_owned()
             }
-            Err(silence) => self.lost(number, silence),
+            Err(silence) => self.cast.lost(number, silence),
         }
     }
 
     /// Waits until everyone who slept has answered or sleeps on.
     fn let_sleepers_answer(&mut self) {
         for number in 0..PROCESSES {
-            let Some(live) = &mut self.live[number] else {
+            let Some(live) = &mut self.cast.live[number] else {
                 continue;
             };
-            let Some(call) = live.sleeps_in.take() else {
+            let Some(call) = live.known.sleeps_in.take() else {
                 continue;
             };
             let line = match live.process.answer_unless_asleep() {
                 Ok(None) => {
-                    live.sleeps_in = Some(call);
+                    live.known.sleeps_in = Some(call);
                     continue;
                 }
                 Ok(Some(answer)) => self.took_place(number, &call, &answer),
-                Err(silence) => self.lost(number, silence),
+                Err(silence) => self.cast.lost(number, silence),
             };
-            self.note(&format!("p{number} wakes -> {line}"));
+            self.cast.note(&format!("p{number} wakes -> {line}"));
         }
     }
 
@@ -190,45 +163,27 @@ impl<'a> Run<'a> {
         for set in 0..self.sets.len() {
             let mut seen = "nobody looks".to_owned();
             for observer in OBSERVERS.into_iter().rev() {
-                let Some(live) = &self.live[observer] else {
+                let Some(live) = &self.cast.live[observer] else {
                     continue;
                 };
                 seen = match live.process.ask(&format!("dump {}", self.sets[set])) {
                     Ok(answer) => self.named(observer, self.sets[set], &answer),
-                    Err(silence) => self.lost(observer, silence),
+                    Err(silence) => self.cast.lost(observer, silence),
                 };
             }
-            self.note(&format!("id{set}: {seen}"));
-        }
-    }
-
-    /// A process did not answer: it is out of the game.
-    fn lost(&mut self, number: usize, silence: Silence) -> String {
-        self.live[number] = None;
-        format!("{silence:?}")
-    }
-
-    fn id(&self, id: Id) -> i32 {
-        match id {
-            Id::Slot(slot) => full_slot(&self.ids, slot, |&id| id != -1).map_or(-1, |&id| id),
-            Id::Number(number) => number,
+            self.cast.note(&format!("id{set}: {seen}"));
         }
     }
 
     /// The words for the interpreter.
     fn command(&self, call: &Call) -> String {
         let to = |buffer: Buffer| buffer as u32;
-        let id = call.id().map_or(-1, |id| self.id(id));
+        let id = call.id().map_or(-1, |id| self.cast.id(id));
         match *call {
             Call::Get {
                 key, sems, flags, ..
             } => {
-                let key = if key == 0 {
-                    0
-                } else {
-                    KEY_BASE + i32::from(key)
-                };
-                format!("semget {key} {sems} {flags}")
+                format!("semget {} {sems} {flags}", cast::key(key))
             }
             Call::Op {
                 ref ops, timeout, ..
@@ -294,16 +249,16 @@ impl<'a> Run<'a> {
                     .iter()
                     .any(|op| i32::from(op.flags) & libc::SEM_UNDO != 0)
             {
-                self.untimed.insert(self.id(*id));
+                self.untimed.insert(self.cast.id(*id));
             }
             return answer.to_owned();
         };
-        let set = call.id().map_or(-1, |id| self.id(id));
+        let set = call.id().map_or(-1, |id| self.cast.id(id));
         let rest = self.named(number, set, rest);
         match *call {
             Call::Get { slot, .. } => {
                 let id = value as i32;
-                self.ids[usize::from(slot)] = id;
+                self.cast.ids[usize::from(slot)] = id;
                 let name = self.sets.iter().position(|&set| set == id);
                 let name = name.unwrap_or_else(|| {
                     self.sets.push(id);
@@ -314,16 +269,8 @@ impl<'a> Run<'a> {
             Call::Number {
                 command: libc::GETPID,
                 ..
-            } => format!("{} {rest}", self.pid(number, value)),
+            } => format!("{} {rest}", self.cast.pid(number, value)),
             _ => format!("{value} {rest}"),
-        }
-    }
-
-    fn pid(&self, viewer: usize, pid: i64) -> String {
-        match (&self.live[viewer], self.born.get(&(pid as i32))) {
-            (Some(live), Some(&(birth, domain))) => accept::pid(birth, domain, live.domain),
-            _ if pid == 0 => "0".to_owned(),
-            _ => format!("unknown {pid}"),
         }
     }
 
@@ -337,8 +284,8 @@ impl<'a> Run<'a> {
             let value = match name {
                 "key" if number != 0 => format!("key{}", number - i64::from(KEY_BASE)),
                 "otime" if self.untimed.contains(&set) => "?".to_owned(),
-                "otime" | "ctime" if number != 0 => self.time(number),
-                "pid" => self.pid(viewer, number),
+                "otime" | "ctime" => self.cast.time(number, || "set".to_owned()),
+                "pid" => self.cast.pid(viewer, number),
                 _ => value.to_owned(),
             };
             format!("{name}={value}")
@@ -346,54 +293,13 @@ impl<'a> Run<'a> {
         named.collect::<Vec<_>>().join(" ")
     }
 
-    fn time(&self, time: i64) -> String {
-        // The kernel's seconds are those of its last tick, and may lag a little.
-        if time < self.began - 1 || time > now().as_secs() as i64 {
-            return format!("wrong {time}");
-        }
-        "set".to_owned()
-    }
-
-    fn new_process(&mut self, number: usize, child: usize, birth: Birth) -> String {
-        if self.live[child].is_some() {
-            return "lives".to_owned();
-        }
-        let live = self.live[number].as_ref().expect("checked before");
-        let domain = live.domain;
-        let born = match live.process.ask_for_child(&format!("new {}", birth as u32)) {
-            Ok(Ok(process)) => process,
-            Ok(Err(answer)) => return answer,
-            Err(silence) => return self.lost(number, silence),
-        };
-        // One that ended before its first instruction would end as nobody.
-        if let Err(silence) = born.expect_up() {
-            return format!("child: {silence:?}");
-        }
-        self.enter(child, born, domain);
-        "born".to_owned()
-    }
-
-    fn exec(&mut self, number: usize) -> String {
-        let live = self.live[number].as_ref().expect("checked before");
-        live.process.send("exec");
-        match live.process.expect_up() {
-            Ok(()) => "up".to_owned(),
-            Err(silence) => self.lost(number, silence),
-        }
-    }
-
     fn leave(&mut self, number: usize, end: End) -> String {
-        let mut live = self.live[number].take().expect("checked before");
-        match end {
-            End::Kill => live.process.kill(),
-            _ => live.process.send(&format!("leave {}", end as u32)),
-        }
-        match live.process.wait_end() {
+        match self.cast.leave(number, end) {
             Ok(()) => {
                 self.let_be_noticed();
                 "ended".to_owned()
             }
-            Err(silence) => format!("{silence:?}"),
+            Err(silence) => silence,
         }
     }
 
@@ -401,12 +307,12 @@ impl<'a> Run<'a> {
     fn let_be_noticed(&mut self) {
         for observer in OBSERVERS.into_iter().rev() {
             for set in 0..self.sets.len() {
-                let Some(live) = &self.live[observer] else {
+                let Some(live) = &self.cast.live[observer] else {
                     continue;
                 };
                 if let Err(silence) = live.process.ask(&format!("dump {}", self.sets[set])) {
-                    let lost = self.lost(observer, silence);
-                    self.note(&format!("an observer: {lost}"));
+                    let lost = self.cast.lost(observer, silence);
+                    self.cast.note(&format!("an observer: {lost}"));
                 }
             }
         }
@@ -415,9 +321,9 @@ impl<'a> Run<'a> {
     /// Ends all processes and looks at what is left; then removes it.
     fn finish(&mut self) {
         for number in (0..PROCESSES).rev() {
-            if self.live[number].is_some() {
+            if self.cast.live[number].is_some() {
                 let outcome = self.leave(number, End::Kill);
-                self.note(&format!("p{number} {outcome}"));
+                self.cast.note(&format!("p{number} {outcome}"));
                 self.let_sleepers_answer();
                 self.look();
             }
@@ -430,15 +336,15 @@ impl<'a> Run<'a> {
     }
 
     fn observe(&mut self, command: &str) {
-        let Some(live) = &self.live[OBSERVERS[0]] else {
+        let Some(live) = &self.cast.live[OBSERVERS[0]] else {
             return;
         };
         let line = match live.process.ask(command) {
             Ok(answer) => self.named(OBSERVERS[0], -1, &answer),
-            Err(silence) => self.lost(OBSERVERS[0], silence),
+            Err(silence) => self.cast.lost(OBSERVERS[0], silence),
         };
         let word = command.split(' ').next().unwrap_or_default();
-        self.note(&format!("{word}: {line}"));
+        self.cast.note(&format!("{word}: {line}"));
     }
 }
 

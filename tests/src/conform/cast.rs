@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The processes of a script, what they come to and go by, and the names of what they see: all that
+//! is the same whatever the calls of the script are on.
+
+use super::accept;
+use super::process::{Process, Silence};
+use super::run::INDENT;
+use super::script::{Birth, End, IDS, Id, PROCESSES, STARTED};
+use nix::sched::{CloneFlags, unshare};
+use std::collections::HashMap;
+use std::process::Command;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Key 1 of a script is this one's successor. Each case has an IPC namespace, and each routed
+/// side a world, of its own.
+pub(super) const KEY_BASE: i32 = 0x5600_1000;
+/// The domain of each process that runs from the start.
+const DOMAINS: [usize; STARTED] = [0, 1, 0];
+
+/// Runs `body` with an IPC namespace of its own. That is a thread's affair: this one's children are
+/// in it and nobody else.
+pub(super) fn in_own_namespace(body: impl FnOnce() -> Vec<String> + Send) -> Vec<String> {
+    std::thread::scope(|scope| {
+        let run = scope.spawn(|| {
+            unshare(CloneFlags::CLONE_NEWIPC).expect("a new IPC namespace (needs root)");
+            body()
+        });
+        match run.join() {
+            Ok(trace) => trace,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
+
+pub(super) fn now() -> Duration {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("a clock that was set")
+}
+
+/// The number of a script's key.
+pub(super) fn key(key: u8) -> i32 {
+    if key == 0 {
+        0
+    } else {
+        KEY_BASE + i32::from(key)
+    }
+}
+
+/// The slot, or when it is empty the next that is not, going round: most steps are to hit something.
+pub(super) fn full_slot<T>(slots: &[T], slot: u8, is_full: impl Fn(&T) -> bool) -> Option<&T> {
+    let (before, from) = slots.split_at(usize::from(slot));
+    from.iter().chain(before).find(|content| is_full(content))
+}
+
+/// A process that lives.
+pub(super) struct Live<K> {
+    pub(super) process: Process,
+    pub(super) domain: usize,
+    /// What else is known of it, which depends on the calls of the script.
+    pub(super) known: K,
+}
+
+/// All processes and the trace of what they do.
+pub(super) struct Cast<'a, K> {
+    program: &'a (dyn Fn(usize) -> Command + Sync),
+    /// Those of the script, and observers after them.
+    pub(super) live: Vec<Option<Live<K>>>,
+    /// By pid: in which order the process was born, and its domain.
+    born: HashMap<i32, (usize, usize)>,
+    births: usize,
+    /// What gets returned, by slot.
+    pub(super) ids: [i32; IDS],
+    began: i64,
+    pub(super) trace: Vec<String>,
+}
+
+impl<'a, K: Default> Cast<'a, K> {
+    /// Starts the processes that run from the start, and an observer in each domain of `observers`.
+    pub(super) fn start(
+        program: &'a (dyn Fn(usize) -> Command + Sync),
+        observers: &[usize],
+    ) -> Self {
+        let mut cast = Self {
+            program,
+            live: Vec::new(),
+            born: HashMap::new(),
+            births: 0,
+            ids: [-1; IDS],
+            began: now().as_secs() as i64,
+            trace: Vec::new(),
+        };
+        cast.live.resize_with(PROCESSES + observers.len(), || None);
+        let script = DOMAINS.into_iter().enumerate();
+        for (number, domain) in script.chain((PROCESSES..).zip(observers.iter().copied())) {
+            match Process::start((cast.program)(domain)) {
+                Ok(process) => cast.enter(number, process, domain, K::default()),
+                Err(silence) => cast
+                    .trace
+                    .push(format!("p{number} did not start: {silence:?}")),
+            }
+        }
+        cast
+    }
+
+    fn enter(&mut self, number: usize, process: Process, domain: usize, known: K) {
+        self.born.insert(process.pid(), (self.births, domain));
+        self.births += 1;
+        self.live[number] = Some(Live {
+            process,
+            domain,
+            known,
+        });
+    }
+
+    /// A process did not answer: it is out of the game.
+    pub(super) fn lost(&mut self, number: usize, silence: Silence) -> String {
+        self.live[number] = None;
+        format!("{silence:?}")
+    }
+
+    /// A line that is no step's.
+    pub(super) fn note(&mut self, line: &str) {
+        self.trace.push(format!("{INDENT}{line}"));
+    }
+
+    pub(super) fn id(&self, id: Id) -> i32 {
+        match id {
+            Id::Slot(slot) => full_slot(&self.ids, slot, |&id| id != -1).map_or(-1, |&id| id),
+            Id::Number(number) => number,
+        }
+    }
+
+    /// The name of a pid that the process `viewer` was told.
+    pub(super) fn pid(&self, viewer: usize, pid: i64) -> String {
+        match (&self.live[viewer], self.born.get(&(pid as i32))) {
+            (Some(live), Some(&(birth, domain))) => accept::pid(birth, domain, live.domain),
+            _ if pid == 0 => "0".to_owned(),
+            _ => format!("unknown {pid}"),
+        }
+    }
+
+    /// The name of a time in seconds: one of this run is what `name` says.
+    pub(super) fn time(&self, time: i64, name: impl FnOnce() -> String) -> String {
+        if time == 0 {
+            return "0".to_owned();
+        }
+        // The kernel's seconds are those of its last tick, and may lag a little.
+        if time < self.began - 1 || time > now().as_secs() as i64 {
+            return format!("wrong {time}");
+        }
+        name()
+    }
+
+    /// Has a process make another, of which is known what `inherit` makes of the first's.
+    pub(super) fn new_process(
+        &mut self,
+        number: usize,
+        child: usize,
+        birth: Birth,
+        inherit: impl FnOnce(&K) -> K,
+    ) -> String {
+        if self.live[child].is_some() {
+            return "lives".to_owned();
+        }
+        let live = self.live[number].as_ref().expect("checked before");
+        let (domain, known) = (live.domain, inherit(&live.known));
+        let born = match live.process.ask_for_child(&format!("new {}", birth as u32)) {
+            Ok(Ok(process)) => process,
+            Ok(Err(answer)) => return answer,
+            Err(silence) => return self.lost(number, silence),
+        };
+        // One that ended before its first instruction would end as nobody.
+        if let Err(silence) = born.expect_up() {
+            return format!("child: {silence:?}");
+        }
+        self.enter(child, born, domain, known);
+        "born".to_owned()
+    }
+
+    /// Has a process execute its program anew; when it does not come up, says so.
+    pub(super) fn exec(&mut self, number: usize) -> Result<(), String> {
+        let live = self.live[number].as_mut().expect("checked before");
+        live.process.send("exec");
+        live.known = K::default();
+        let up = live.process.expect_up();
+        up.map_err(|silence| self.lost(number, silence))
+    }
+
+    /// Ends a process; when it does not end, says so.
+    pub(super) fn leave(&mut self, number: usize, end: End) -> Result<(), String> {
+        let mut live = self.live[number].take().expect("checked before");
+        match end {
+            End::Kill => live.process.kill(),
+            _ => live.process.send(&format!("leave {}", end as u32)),
+        }
+        live.process
+            .wait_end()
+            .map_err(|silence| format!("{silence:?}"))
+    }
+}
