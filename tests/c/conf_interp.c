@@ -515,7 +515,7 @@ static const struct {
 	{"exec", replace},      {"leave", leave},
 	{"semget", set_get},    {"semop", set_operate}, {"badop", set_operate_badly}, {"semnum", set_number},
 	{"getall", set_get_all}, {"setall", set_set_all}, {"semstat", set_stat}, {"semlist", set_list},
-	{"semset", set_set},    {"semctl", set_any_control}, {"semlimits", set_limits},
+	{"semset", set_set},    {"semcontrol", set_any_control}, {"semlimits", set_limits},
 	{"semtotals", set_totals}, {"dump", set_dump},
 };
 

@@ -3,7 +3,7 @@
 
 use vshmem_tests::conform::generate::{NOBODY, scripts, timed_scripts};
 use vshmem_tests::conform::run::{Clock, INDENT};
-use vshmem_tests::conform::script::{Address, Buffer, Call, Id, Look, PAGE, Step};
+use vshmem_tests::conform::script::{Address, Buffer, Call, Common, Id, Look, PAGE, Step};
 use vshmem_tests::conform::test::{assert_kernel_reaches, assert_routed_as_native, may_run};
 use vshmem_tests::conform::{Native, Plan, Routed, Side, both, compare};
 
@@ -71,10 +71,10 @@ fn attach(at: Address, flags: i32) -> Call {
 }
 
 fn stat() -> Call {
-    Call::Stat {
+    Call::Common(Common::Stat {
         id: Id::Slot(0),
         look: Look::Id(Buffer::Good),
-    }
+    })
 }
 
 fn at(page: u8) -> Address {
@@ -89,21 +89,21 @@ fn at(page: u8) -> Address {
 fn edges() -> Vec<Vec<Call>> {
     let area = Address::Area { page: 0, byte: 0 };
     let none = Address::Number(0);
-    let become_nobody = Call::Become {
+    let become_nobody = Call::Common(Common::Become {
         uid: NOBODY,
         gid: NOBODY,
         for_good: false,
         group: -1,
-    };
+    });
     let private = Call::Get {
         slot: 0,
         key: 0,
         size: 1,
         flags: 0o600,
     };
-    let totals = Call::Totals {
+    let totals = Call::Common(Common::Totals {
         buffer: Buffer::Good,
-    };
+    });
     vec![
         // An attach that fails leaves neither time nor pid behind.
         vec![make(1, 0), attach(area, 0), make(1, 0), stat()],
@@ -126,9 +126,9 @@ fn edges() -> Vec<Vec<Call>> {
         vec![
             make(1, 0),
             attach(Address::Number(1), libc::SHM_RND),
-            Call::Totals {
+            Call::Common(Common::Totals {
                 buffer: Buffer::Null,
-            },
+            }),
         ],
         // Two attachments at one address: the beginning of one is under the other.
         vec![
@@ -285,7 +285,7 @@ fn a_difference_is_found_and_shrunk_to_the_calls_that_it_takes() {
         let calls = difference.script.iter().map(|step| &step.call);
         calls.filter(|call| wanted(call)).count()
     };
-    let removals = count(|call| matches!(call, Call::Control { .. }));
+    let removals = count(|call| matches!(call, Call::Common(Common::Control { .. })));
     let others = count(|call| matches!(call, Call::Get { .. } | Call::Attach { .. }));
     assert_eq!((removals, others), (2, 2), "{difference}");
     assert_eq!(difference.script.len(), 4, "{difference}");

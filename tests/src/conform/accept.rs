@@ -51,10 +51,8 @@ pub const CUT_FIELDS: [&str; 3] = ["atime", "dtime", "lpid"];
 /// The id whose existence a call depends on.
 pub fn id_of(call: &Call) -> Option<Id> {
     match call {
-        Call::Attach { id, .. }
-        | Call::Stat { id, .. }
-        | Call::Set { id, .. }
-        | Call::Control { id, .. } => Some(*id),
+        Call::Attach { id, .. } => Some(*id),
+        Call::Common(call) => call.id(),
         _ => None,
     }
 }

@@ -5,7 +5,7 @@
 use super::accept;
 use super::process::{Process, Silence};
 use super::run::INDENT;
-use super::script::{Birth, End, IDS, Id, PROCESSES, STARTED};
+use super::script::{Birth, Buffer, Common, End, IDS, Id, Look, PROCESSES, STARTED};
 use nix::sched::{CloneFlags, unshare};
 use std::collections::HashMap;
 use std::process::Command;
@@ -128,6 +128,42 @@ impl<'a, K: Default> Cast<'a, K> {
         match id {
             Id::Slot(slot) => full_slot(&self.ids, slot, |&id| id != -1).map_or(-1, |&id| id),
             Id::Number(number) => number,
+        }
+    }
+
+    /// The words of a common call for the interpreter, in which the commands of a kind of construct
+    /// begin with `kind`. The processes' own coming and going has none.
+    pub(super) fn words(&self, kind: &str, call: &Common) -> String {
+        let to = |buffer: Buffer| buffer as u32;
+        let id = call.id().map_or(-1, |id| self.id(id));
+        match *call {
+            Common::Stat { look, .. } => match look {
+                Look::Id(buffer) => format!("{kind}stat {id} {}", to(buffer)),
+                Look::Index => format!("{kind}list {id} 0"),
+                Look::IndexAny => format!("{kind}list {id} 1"),
+            },
+            Common::Set {
+                uid,
+                gid,
+                mode,
+                buffer,
+                ..
+            } => format!("{kind}set {id} {uid} {gid} {mode} {}", to(buffer)),
+            Common::Control {
+                command, buffer, ..
+            } => format!("{kind}control {id} {command} {}", to(buffer)),
+            Common::Limits { buffer } => format!("{kind}limits {}", to(buffer)),
+            Common::Totals { buffer } => format!("{kind}totals {}", to(buffer)),
+            Common::Become {
+                uid,
+                gid,
+                for_good,
+                group,
+            } => format!("become {uid} {gid} {group} {}", u32::from(for_good)),
+            Common::CloseAll => "close".to_owned(),
+            Common::New { .. } | Common::Leave { .. } | Common::Exec => {
+                unreachable!("these are not plain commands")
+            }
         }
     }
 

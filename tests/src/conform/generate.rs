@@ -4,8 +4,8 @@
 
 use super::accept;
 use super::script::{
-    AREA_PAGES, ATTACHMENTS, Address, Birth, Buffer, Call, End, IDS, Id, Look, PAGE, PROCESSES,
-    STARTED, Step,
+    AREA_PAGES, ATTACHMENTS, Address, Birth, Buffer, Call, Common, End, IDS, Id, Look, PAGE,
+    PROCESSES, STARTED, Step,
 };
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -56,7 +56,7 @@ pub fn timed_scripts(steps: RangeInclusive<usize>) -> BoxedStrategy<Vec<Step>> {
             byte: 0,
         },
     });
-    let set = slot().prop_map(|slot| Call::Set {
+    let set = slot().prop_map(|slot| Common::Set {
         id: Id::Slot(slot),
         uid: 0,
         gid: 0,
@@ -65,23 +65,21 @@ pub fn timed_scripts(steps: RangeInclusive<usize>) -> BoxedStrategy<Vec<Step>> {
     });
     let control =
         (slot(), select(vec![libc::IPC_RMID, libc::SHM_LOCK])).prop_map(|(slot, command)| {
-            Call::Control {
+            Common::Control {
                 id: Id::Slot(slot),
                 command,
                 buffer: Buffer::Good,
             }
         });
-    let birth = (STARTED as u8..PROCESSES as u8, birth())
-        .prop_map(|(child, birth)| Call::New { child, birth });
     let call = prop_oneof![
         4 => make,
         6 => attach,
         4 => detach,
-        1 => set,
-        1 => control,
-        3 => birth,
-        1 => Just(Call::Exec),
-        2 => end(),
+        1 => set.prop_map(Call::Common),
+        1 => control.prop_map(Call::Common),
+        3 => new_process().prop_map(Call::Common),
+        1 => Just(Call::Common(Common::Exec)),
+        2 => end().prop_map(Call::Common),
     ];
     let step = (0..PROCESSES as u8, call).prop_map(|(process, call)| Step {
         process,
@@ -98,20 +96,19 @@ fn call() -> impl Strategy<Value = Call> {
         9 => any_address().prop_map(|at| Call::Detach { at }),
         8 => any_address().prop_map(|at| Call::Read { at }),
         8 => (any_address(), 1..255u8).prop_map(|(at, value)| Call::Write { at, value }),
-        14 => (id(), look()).prop_map(|(id, look)| Call::Stat { id, look }),
-        5 => set(),
-        6 => control(),
-        1 => buffer().prop_map(|buffer| Call::Limits { buffer }),
-        2 => buffer().prop_map(|buffer| Call::Totals { buffer }),
-        6 => (STARTED as u8..PROCESSES as u8, birth())
-            .prop_map(|(child, birth)| Call::New { child, birth }),
-        1 => Just(Call::Exec),
-        3 => end(),
-        4 => become_other(),
+        14 => stat().prop_map(Call::Common),
+        5 => set(prop_oneof![4 => mode(), 1 => Just(0o7777)]).prop_map(Call::Common),
+        6 => control().prop_map(Call::Common),
+        1 => limits().prop_map(Call::Common),
+        2 => totals().prop_map(Call::Common),
+        6 => new_process().prop_map(Call::Common),
+        1 => Just(Call::Common(Common::Exec)),
+        3 => end().prop_map(Call::Common),
+        4 => become_other().prop_map(Call::Common),
         2 => (0..AREA_PAGES, 1..4u8).prop_map(|(page, pages)| Call::Unmap { page, pages }),
         2 => (0..AREA_PAGES, 1..3u8, select(vec![0, 1, 3]))
             .prop_map(|(page, pages, prot)| Call::Protect { page, pages, prot }),
-        1 => Just(Call::CloseAll),
+        1 => Just(Call::Common(Common::CloseAll)),
     ]
 }
 
@@ -247,14 +244,30 @@ pub(super) fn buffer() -> impl Strategy<Value = Buffer> {
     ]
 }
 
-pub(super) fn look() -> impl Strategy<Value = Look> {
+fn look() -> impl Strategy<Value = Look> {
     prop_oneof![4 => buffer().prop_map(Look::Id), 1 => Just(Look::Index), 1 => Just(Look::IndexAny)]
 }
 
-fn set() -> impl Strategy<Value = Call> {
+pub(super) fn stat() -> impl Strategy<Value = Common> {
+    (id(), look()).prop_map(|(id, look)| Common::Stat { id, look })
+}
+
+pub(super) fn limits() -> impl Strategy<Value = Common> {
+    buffer().prop_map(|buffer| Common::Limits { buffer })
+}
+
+pub(super) fn totals() -> impl Strategy<Value = Common> {
+    buffer().prop_map(|buffer| Common::Totals { buffer })
+}
+
+pub(super) fn new_process() -> impl Strategy<Value = Common> {
+    (STARTED as u8..PROCESSES as u8, birth())
+        .prop_map(|(child, birth)| Common::New { child, birth })
+}
+
+pub(super) fn set(mode: impl Strategy<Value = i32>) -> impl Strategy<Value = Common> {
     let owner = || select(vec![0, NOBODY, OTHER, u32::MAX]);
-    let mode = prop_oneof![4 => mode(), 1 => Just(0o7777)];
-    (id(), owner(), owner(), mode, buffer()).prop_map(|(id, uid, gid, mode, buffer)| Call::Set {
+    (id(), owner(), owner(), mode, buffer()).prop_map(|(id, uid, gid, mode, buffer)| Common::Set {
         id,
         uid,
         gid,
@@ -263,7 +276,7 @@ fn set() -> impl Strategy<Value = Call> {
     })
 }
 
-fn control() -> impl Strategy<Value = Call> {
+fn control() -> impl Strategy<Value = Common> {
     let command = prop_oneof![
         8 => Just(libc::IPC_RMID),
         3 => Just(libc::SHM_LOCK),
@@ -271,28 +284,28 @@ fn control() -> impl Strategy<Value = Call> {
         // The last are semctl's GETALL, unused numbers and IPC_64 alone.
         1 => select(vec![-1, 5, 16, 99, 0x100, i32::MIN]),
     ];
-    (id(), command, buffer()).prop_map(|(id, command, buffer)| Call::Control {
+    (id(), command, buffer()).prop_map(|(id, command, buffer)| Common::Control {
         id,
         command,
         buffer,
     })
 }
 
-pub(super) fn birth() -> impl Strategy<Value = Birth> {
+fn birth() -> impl Strategy<Value = Birth> {
     prop_oneof![4 => Just(Birth::Fork), 1 => Just(Birth::Vfork), 1 => Just(Birth::Spawn)]
 }
 
-pub(super) fn end() -> impl Strategy<Value = Call> {
+pub(super) fn end() -> impl Strategy<Value = Common> {
     select(vec![End::Exit, End::QuickExit, End::Abort, End::Kill])
-        .prop_map(|end| Call::Leave { end })
+        .prop_map(|end| Common::Leave { end })
 }
 
-pub(super) fn become_other() -> impl Strategy<Value = Call> {
+pub(super) fn become_other() -> impl Strategy<Value = Common> {
     let uid = prop_oneof![3 => Just(NOBODY), 3 => Just(0), 1 => Just(OTHER)];
     let gid = select(vec![0, NOBODY, OTHER]);
     let group = select(vec![-1, 0, NOBODY as i32, OTHER as i32]);
     let for_good = prop::bool::weighted(0.1);
-    (uid, gid, group, for_good).prop_map(|(uid, gid, group, for_good)| Call::Become {
+    (uid, gid, group, for_good).prop_map(|(uid, gid, group, for_good)| Common::Become {
         uid,
         gid,
         for_good,

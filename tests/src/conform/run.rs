@@ -5,7 +5,7 @@ use super::Scripted;
 use super::accept::{self, Cloud};
 use super::cast::{self, Cast, KEY_BASE, full_slot, in_own_namespace, now};
 use super::script::{
-    AREA, ATTACHMENTS, Address, Birth, Buffer, Call, End, Id, Look, PAGE, PROCESSES, Step,
+    AREA, ATTACHMENTS, Address, Birth, Buffer, Call, Common, End, Id, Look, PAGE, PROCESSES, Step,
 };
 use std::process::Command;
 use std::time::Duration;
@@ -47,7 +47,10 @@ impl Scripted for Step {
     }
 
     fn call(&self) -> String {
-        format!("{:?}", self.call)
+        match &self.call {
+            Call::Common(call) => format!("{call:?}"),
+            call => format!("{call:?}"),
+        }
     }
 }
 
@@ -105,10 +108,10 @@ impl<'a> Run<'a> {
         if self.clock == Clock::Steps {
             for segment in 0..self.segments.len() {
                 self.untimed_step(&Step {
-                    call: Call::Stat {
+                    call: Call::Common(Common::Stat {
                         id: Id::Number(self.segments[segment].id),
                         look: Look::Id(Buffer::Good),
-                    },
+                    }),
                     ..step.clone()
                 });
             }
@@ -165,9 +168,11 @@ impl<'a> Run<'a> {
             return "not compared".to_owned();
         }
         match step.call {
-            Call::New { child, birth } => return self.new_process(number, child.into(), birth),
-            Call::Leave { end } => return self.leave(number, end),
-            Call::Exec => return self.exec(number),
+            Call::Common(Common::New { child, birth }) => {
+                return self.new_process(number, child.into(), birth);
+            }
+            Call::Common(Common::Leave { end }) => return self.leave(number, end),
+            Call::Common(Common::Exec) => return self.exec(number),
             _ => {}
         }
         let raw = if step.raw { "*" } else { "" };
@@ -210,7 +215,6 @@ impl<'a> Run<'a> {
     fn command(&self, place: &Place, call: &Call) -> String {
         let at = |address| Self::address(place, address);
         let area = |page: u8| AREA + u64::from(page) * PAGE;
-        let to = |buffer: Buffer| buffer as u32;
         match *call {
             Call::Get {
                 key, size, flags, ..
@@ -223,40 +227,12 @@ impl<'a> Run<'a> {
             Call::Detach { at: a } => format!("detach {}", at(a)),
             Call::Read { at: a } => format!("peek {}", at(a)),
             Call::Write { at: a, value } => format!("poke {} {value}", at(a)),
-            Call::Stat { id, look } => match look {
-                Look::Id(buffer) => format!("stat {} {}", self.cast.id(id), to(buffer)),
-                Look::Index => format!("list {} 0", self.cast.id(id)),
-                Look::IndexAny => format!("list {} 1", self.cast.id(id)),
-            },
-            Call::Set {
-                id,
-                uid,
-                gid,
-                mode,
-                buffer,
-            } => format!("set {} {uid} {gid} {mode} {}", self.cast.id(id), to(buffer)),
-            Call::Control {
-                id,
-                command,
-                buffer,
-            } => format!("control {} {command} {}", self.cast.id(id), to(buffer)),
-            Call::Limits { buffer } => format!("limits {}", to(buffer)),
-            Call::Totals { buffer } => format!("totals {}", to(buffer)),
-            Call::Become {
-                uid,
-                gid,
-                for_good,
-                group,
-            } => format!("become {uid} {gid} {group} {}", u32::from(for_good)),
+            Call::Common(ref call) => self.cast.words("", call),
             Call::Unmap { page, pages } => {
                 format!("unmap {} {}", area(page), u64::from(pages) * PAGE)
             }
             Call::Protect { page, pages, prot } => {
                 format!("protect {} {} {prot}", area(page), u64::from(pages) * PAGE)
-            }
-            Call::CloseAll => "close".to_owned(),
-            Call::New { .. } | Call::Leave { .. } | Call::Exec => {
-                unreachable!("these are not plain commands")
             }
         }
     }
@@ -296,11 +272,11 @@ impl<'a> Run<'a> {
             }
             Call::Detach { at } => self.detached(number, at),
             Call::Read { .. } => self.read = true,
-            Call::Control {
+            Call::Common(Common::Control {
                 id,
                 command: libc::IPC_RMID,
                 ..
-            } => {
+            }) => {
                 if let Some(segment) = self.segment(id) {
                     self.segments[segment].cloud.removed = true;
                 }
@@ -464,21 +440,21 @@ impl<'a> Run<'a> {
             segment.cloud.removed = false;
         }
         let begin = self.cast.trace.len();
-        let totals = step(Call::Totals {
+        let totals = step(Call::Common(Common::Totals {
             buffer: Buffer::Good,
-        });
+        }));
         self.untimed_step(&totals);
         for segment in 0..self.segments.len() {
             let id = Id::Number(self.segments[segment].id);
-            self.untimed_step(&step(Call::Stat {
+            self.untimed_step(&step(Call::Common(Common::Stat {
                 id,
                 look: Look::Id(Buffer::Good),
-            }));
-            self.untimed_step(&step(Call::Control {
+            })));
+            self.untimed_step(&step(Call::Common(Common::Control {
                 id,
                 command: libc::IPC_RMID,
                 buffer: Buffer::Good,
-            }));
+            })));
         }
         for segment in &mut self.segments {
             segment.cloud.cut = false;

@@ -22,13 +22,13 @@ pub const PAGE: u64 = 4096;
 
 /// One call in one process.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Step {
+pub struct Step<C = Call> {
     /// The process, below [`PROCESSES`].
     pub process: u8,
     /// By `syscall(2)` instead of the function.
     pub raw: bool,
     /// What it does.
-    pub call: Call,
+    pub call: C,
 }
 
 /// How an id is named.
@@ -65,7 +65,7 @@ pub enum Address {
     Number(u64),
 }
 
-/// What `shmctl` is given to write to or read from.
+/// What a call is given to write to or read from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Buffer {
     /// A good one.
@@ -117,6 +117,87 @@ pub enum End {
     Kill,
 }
 
+/// A call that scripts on all kinds of constructs make.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Common {
+    /// `IPC_STAT` and its kin.
+    Stat {
+        /// Construct.
+        id: Id,
+        /// How.
+        look: Look,
+    },
+    /// `IPC_SET`.
+    Set {
+        /// Construct.
+        id: Id,
+        /// Owner.
+        uid: u32,
+        /// Group.
+        gid: u32,
+        /// Mode.
+        mode: u16,
+        /// Where these are read from.
+        buffer: Buffer,
+    },
+    /// A control command that takes nothing, or one that does not exist.
+    Control {
+        /// Construct.
+        id: Id,
+        /// Command.
+        command: i32,
+        /// Argument.
+        buffer: Buffer,
+    },
+    /// `IPC_INFO`.
+    Limits {
+        /// Where it is written.
+        buffer: Buffer,
+    },
+    /// `SHM_INFO`, `SEM_INFO`.
+    Totals {
+        /// Where it is written.
+        buffer: Buffer,
+    },
+    /// A new process, in the domain of this one.
+    New {
+        /// Its number; nothing happens while that process lives.
+        child: u8,
+        /// How.
+        birth: Birth,
+    },
+    /// The process executes its program anew (with its real ids, see `real_ids` in the program).
+    Exec,
+    /// The process ends.
+    Leave {
+        /// How; who sleeps can only be killed.
+        end: End,
+    },
+    /// Effective uid, effective gid, and one supplementary group (-1: none).
+    Become {
+        /// Effective user.
+        uid: u32,
+        /// Effective group.
+        gid: u32,
+        /// The real and the saved ones too, so that there is no way back.
+        for_good: bool,
+        /// Supplementary group.
+        group: i32,
+    },
+    /// `closefrom(3)`.
+    CloseAll,
+}
+
+impl Common {
+    /// The id that it names.
+    pub fn id(&self) -> Option<Id> {
+        match self {
+            Self::Stat { id, .. } | Self::Set { id, .. } | Self::Control { id, .. } => Some(*id),
+            _ => None,
+        }
+    }
+}
+
 /// A call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Call {
@@ -159,70 +240,8 @@ pub enum Call {
         /// The byte.
         value: u8,
     },
-    /// `IPC_STAT` and its kin.
-    Stat {
-        /// Segment.
-        id: Id,
-        /// How.
-        look: Look,
-    },
-    /// `IPC_SET`.
-    Set {
-        /// Segment.
-        id: Id,
-        /// Owner.
-        uid: u32,
-        /// Group.
-        gid: u32,
-        /// Mode.
-        mode: u16,
-        /// Where these are read from.
-        buffer: Buffer,
-    },
-    /// `shmctl` with a command that takes nothing, or with one that does not exist.
-    Control {
-        /// Segment.
-        id: Id,
-        /// Command.
-        command: i32,
-        /// Argument.
-        buffer: Buffer,
-    },
-    /// `IPC_INFO`.
-    Limits {
-        /// Where it is written.
-        buffer: Buffer,
-    },
-    /// `SHM_INFO`.
-    Totals {
-        /// Where it is written.
-        buffer: Buffer,
-    },
-    /// A new process, in the domain of this one.
-    New {
-        /// Its number; nothing happens while that process lives.
-        child: u8,
-        /// How.
-        birth: Birth,
-    },
-    /// The process executes its program anew (with its real ids, see `real_ids` in the program).
-    Exec,
-    /// The process ends.
-    Leave {
-        /// How.
-        end: End,
-    },
-    /// Effective uid, effective gid, and one supplementary group (-1: none).
-    Become {
-        /// Effective user.
-        uid: u32,
-        /// Effective group.
-        gid: u32,
-        /// The real and the saved ones too, so that there is no way back.
-        for_good: bool,
-        /// Supplementary group.
-        group: i32,
-    },
+    /// One that scripts on other constructs make too.
+    Common(Common),
     /// `munmap` of pages of the area.
     Unmap {
         /// First page.
@@ -239,8 +258,6 @@ pub enum Call {
         /// `PROT_` bits.
         prot: i32,
     },
-    /// `closefrom(3)`.
-    CloseAll,
 }
 
 const GET_FLAGS: [(i32, &str); 4] = [
@@ -287,14 +304,57 @@ impl fmt::Display for Address {
     }
 }
 
-impl fmt::Display for Step {
+impl<C: fmt::Display> fmt::Display for Step<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "p{} ", self.process)?;
-        if self.raw {
-            f.write_str("syscall ")?;
+        let how = if self.raw { "syscall " } else { "" };
+        write!(f, "p{} {how}{}", self.process, self.call)
+    }
+}
+
+impl fmt::Display for Common {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stat { id, look } => write!(f, "stat({id}, {look:?})"),
+            Self::Set {
+                id,
+                uid,
+                gid,
+                mode,
+                buffer,
+            } => write!(f, "IPC_SET({id}, {uid}:{gid} {mode:#o}, {buffer:?})"),
+            Self::Control {
+                id,
+                command,
+                buffer,
+            } => match *command {
+                libc::IPC_RMID => write!(f, "IPC_RMID({id}, {buffer:?})"),
+                libc::SHM_LOCK => write!(f, "SHM_LOCK({id}, {buffer:?})"),
+                libc::SHM_UNLOCK => write!(f, "SHM_UNLOCK({id}, {buffer:?})"),
+                command => write!(f, "control({id}, {command}, {buffer:?})"),
+            },
+            Self::Limits { buffer } => write!(f, "IPC_INFO({buffer:?})"),
+            Self::Totals { buffer } => write!(f, "INFO({buffer:?})"),
+            Self::New { child, birth } => write!(f, "{birth:?} p{child}"),
+            Self::Exec => f.write_str("exec"),
+            Self::Leave { end } => write!(f, "{end:?}"),
+            Self::Become {
+                uid,
+                gid,
+                for_good,
+                group,
+            } => {
+                let how = if *for_good { " for good" } else { "" };
+                write!(f, "become {uid}:{gid} group {group}{how}")
+            }
+            Self::CloseAll => f.write_str("closefrom(3)"),
         }
-        match &self.call {
-            Call::Get {
+    }
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Get {
                 slot,
                 key,
                 size,
@@ -304,7 +364,7 @@ impl fmt::Display for Step {
                 flags(f, *bits, &GET_FLAGS)?;
                 f.write_str(")")
             }
-            Call::Attach {
+            Self::Attach {
                 slot,
                 id,
                 at,
@@ -314,46 +374,14 @@ impl fmt::Display for Step {
                 flags(f, *bits, &ATTACH_FLAGS)?;
                 f.write_str(")")
             }
-            Call::Detach { at } => write!(f, "shmdt({at})"),
-            Call::Read { at } => write!(f, "read {at}"),
-            Call::Write { at, value } => write!(f, "write {at} {value}"),
-            Call::Stat { id, look } => write!(f, "stat({id}, {look:?})"),
-            Call::Set {
-                id,
-                uid,
-                gid,
-                mode,
-                buffer,
-            } => write!(f, "IPC_SET({id}, {uid}:{gid} {mode:#o}, {buffer:?})"),
-            Call::Control {
-                id,
-                command,
-                buffer,
-            } => match *command {
-                libc::IPC_RMID => write!(f, "IPC_RMID({id}, {buffer:?})"),
-                libc::SHM_LOCK => write!(f, "SHM_LOCK({id}, {buffer:?})"),
-                libc::SHM_UNLOCK => write!(f, "SHM_UNLOCK({id}, {buffer:?})"),
-                command => write!(f, "shmctl({id}, {command}, {buffer:?})"),
-            },
-            Call::Limits { buffer } => write!(f, "IPC_INFO({buffer:?})"),
-            Call::Totals { buffer } => write!(f, "SHM_INFO({buffer:?})"),
-            Call::New { child, birth } => write!(f, "{birth:?} p{child}"),
-            Call::Exec => f.write_str("exec"),
-            Call::Leave { end } => write!(f, "{end:?}"),
-            Call::Become {
-                uid,
-                gid,
-                for_good,
-                group,
-            } => {
-                let how = if *for_good { " for good" } else { "" };
-                write!(f, "become {uid}:{gid} group {group}{how}")
-            }
-            Call::Unmap { page, pages } => write!(f, "munmap(area+{page}p, {pages}p)"),
-            Call::Protect { page, pages, prot } => {
+            Self::Detach { at } => write!(f, "shmdt({at})"),
+            Self::Read { at } => write!(f, "read {at}"),
+            Self::Write { at, value } => write!(f, "write {at} {value}"),
+            Self::Common(call) => call.fmt(f),
+            Self::Unmap { page, pages } => write!(f, "munmap(area+{page}p, {pages}p)"),
+            Self::Protect { page, pages, prot } => {
                 write!(f, "mprotect(area+{page}p, {pages}p, {prot})")
             }
-            Call::CloseAll => f.write_str("closefrom(3)"),
         }
     }
 }

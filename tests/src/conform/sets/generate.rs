@@ -3,8 +3,10 @@
 //! as the man pages know.
 
 use super::script::{Call, Op, Signal, Step, Timeout};
-use crate::conform::generate::{NOBODY, OTHER, become_other, birth, buffer, end, id, look, mode};
-use crate::conform::script::{self, Buffer, IDS, PROCESSES, STARTED};
+use crate::conform::generate::{
+    become_other, buffer, end, id, limits, mode, new_process, set, stat, totals,
+};
+use crate::conform::script::{Buffer, Common, IDS, Id, PROCESSES, STARTED};
 use proptest::prelude::*;
 use proptest::sample::select;
 use std::ops::RangeInclusive;
@@ -48,26 +50,17 @@ fn call() -> impl Strategy<Value = Call> {
         4 => (id(), buffer()).prop_map(|(id, buffer)| Call::GetAll { id, buffer }),
         3 => (id(), prop_oneof![9 => 0..4u16, 1 => Just(32767u16)], buffer())
             .prop_map(|(id, first, buffer)| Call::SetAll { id, first, buffer }),
-        3 => (id(), look()).prop_map(|(id, look)| Call::Stat { id, look }),
-        3 => set(),
-        2 => control(),
-        1 => buffer().prop_map(|buffer| Call::Limits { buffer }),
-        1 => buffer().prop_map(|buffer| Call::Totals { buffer }),
+        3 => stat().prop_map(Call::Common),
+        3 => set(mode()).prop_map(Call::Common),
+        2 => control().prop_map(Call::Common),
+        1 => limits().prop_map(Call::Common),
+        1 => totals().prop_map(Call::Common),
         6 => signal(),
-        7 => (STARTED as u8..PROCESSES as u8, birth())
-            .prop_map(|(child, birth)| Call::New { child, birth }),
-        2 => Just(Call::Exec),
-        7 => end().prop_map(|call| match call {
-            script::Call::Leave { end } => Call::Leave { end },
-            other => unreachable!("{other:?}"),
-        }),
-        6 => become_other().prop_map(|call| match call {
-            script::Call::Become { uid, gid, for_good, group } => {
-                Call::Become { uid, gid, for_good, group }
-            }
-            other => unreachable!("{other:?}"),
-        }),
-        1 => Just(Call::CloseAll),
+        7 => new_process().prop_map(Call::Common),
+        2 => Just(Call::Common(Common::Exec)),
+        7 => end().prop_map(Call::Common),
+        6 => become_other().prop_map(Call::Common),
+        1 => Just(Call::Common(Common::CloseAll)),
     ]
 }
 
@@ -127,7 +120,7 @@ fn op() -> impl Strategy<Value = Call> {
         ]),
     ];
     // Most on the one set that there is from the beginning: there they meet.
-    let id = prop_oneof![3 => Just(script::Id::Slot(0)), 1 => id()];
+    let id = prop_oneof![3 => Just(Id::Slot(0)), 1 => id()];
     (id, ops, timeout).prop_map(|(id, ops, timeout)| Call::Op { id, ops, timeout })
 }
 
@@ -139,24 +132,13 @@ fn value() -> impl Strategy<Value = i32> {
     prop_oneof![12 => 0..4, 1 => select(vec![-1, 32767, 32768, i32::MIN, 65536])]
 }
 
-fn set() -> impl Strategy<Value = Call> {
-    let owner = || select(vec![0, NOBODY, OTHER, u32::MAX]);
-    (id(), owner(), owner(), mode(), buffer()).prop_map(|(id, uid, gid, mode, buffer)| Call::Set {
-        id,
-        uid,
-        gid,
-        mode: mode as u16,
-        buffer,
-    })
-}
-
-fn control() -> impl Strategy<Value = Call> {
+fn control() -> impl Strategy<Value = Common> {
     let command = prop_oneof![
         6 => Just(libc::IPC_RMID),
         // The last are shmctl's SHM_LOCK, msgctl's MSG_INFO, unused numbers and IPC_64 alone.
         1 => select(vec![-1, 5, 99, 0x100, i32::MIN]),
     ];
-    (id(), command).prop_map(|(id, command)| Call::Control {
+    (id(), command).prop_map(|(id, command)| Common::Control {
         id,
         command,
         buffer: Buffer::Null,

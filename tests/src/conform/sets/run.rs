@@ -5,7 +5,7 @@ use super::script::{Call, Signal, Step, Timeout};
 use crate::conform::Scripted;
 use crate::conform::cast::{self, Cast, KEY_BASE, in_own_namespace};
 use crate::conform::run::{Clock, NOBODY_THERE};
-use crate::conform::script::{Buffer, End, Look, PROCESSES};
+use crate::conform::script::{Buffer, Common, End, PROCESSES};
 use rustix::process::Signal as Number;
 use std::collections::HashSet;
 use std::process::Command;
@@ -32,7 +32,10 @@ impl Scripted for Step {
     }
 
     fn call(&self) -> String {
-        format!("{:?}", self.call)
+        match &self.call {
+            Call::Common(call) => format!("{call:?}"),
+            call => format!("{call:?}"),
+        }
     }
 }
 
@@ -67,7 +70,7 @@ impl<'a> Run<'a> {
         let can = |number: &usize| match (&self.cast.live[*number], &step.call) {
             (None, _) => false,
             (Some(live), Call::Signal { .. }) => live.known.sleeps_in.is_some(),
-            (Some(live), Call::Leave { end: End::Kill }) => {
+            (Some(live), Call::Common(Common::Leave { end: End::Kill })) => {
                 live.known.sleeps_in.is_some() || step.raw
             }
             (Some(live), _) => live.known.sleeps_in.is_none(),
@@ -92,12 +95,12 @@ impl<'a> Run<'a> {
             .as_ref()
             .expect("chosen because it lives");
         match step.call {
-            Call::New { child, birth } => {
+            Call::Common(Common::New { child, birth }) => {
                 let inherit = |_: &Known| Known::default();
                 return self.cast.new_process(number, child.into(), birth, inherit);
             }
-            Call::Leave { end } => return self.leave(number, end),
-            Call::Exec => {
+            Call::Common(Common::Leave { end }) => return self.leave(number, end),
+            Call::Common(Common::Exec) => {
                 return self
                     .cast
                     .exec(number)
@@ -209,32 +212,9 @@ impl<'a> Run<'a> {
             }
             Call::GetAll { buffer, .. } => format!("getall {id} {}", to(buffer)),
             Call::SetAll { first, buffer, .. } => format!("setall {id} {first} {}", to(buffer)),
-            Call::Stat { look, .. } => match look {
-                Look::Id(buffer) => format!("semstat {id} {}", to(buffer)),
-                Look::Index => format!("semlist {id} 0"),
-                Look::IndexAny => format!("semlist {id} 1"),
-            },
-            Call::Set {
-                uid,
-                gid,
-                mode,
-                buffer,
-                ..
-            } => format!("semset {id} {uid} {gid} {mode} {}", to(buffer)),
-            Call::Control {
-                command, buffer, ..
-            } => format!("semctl {id} {command} {}", to(buffer)),
-            Call::Limits { buffer } => format!("semlimits {}", to(buffer)),
-            Call::Totals { buffer } => format!("semtotals {}", to(buffer)),
-            Call::Become {
-                uid,
-                gid,
-                for_good,
-                group,
-            } => format!("become {uid} {gid} {group} {}", u32::from(for_good)),
-            Call::CloseAll => "close".to_owned(),
-            Call::New { .. } | Call::Leave { .. } | Call::Exec | Call::Signal { .. } => {
-                unreachable!("these are not plain commands")
+            Call::Common(ref call) => self.cast.words("sem", call),
+            Call::Signal { .. } => {
+                unreachable!("it is not a plain command")
             }
         }
     }
@@ -330,7 +310,11 @@ impl<'a> Run<'a> {
         }
         self.observe("semtotals 0");
         for set in 0..self.sets.len() {
-            self.observe(&format!("semctl {} {} 0", self.sets[set], libc::IPC_RMID));
+            self.observe(&format!(
+                "semcontrol {} {} 0",
+                self.sets[set],
+                libc::IPC_RMID
+            ));
         }
         self.observe("semtotals 0");
     }

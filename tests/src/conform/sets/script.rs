@@ -1,19 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a script of calls on semaphore sets is made of.
 
-use crate::conform::script::{Birth, Buffer, End, Id, Look, flags};
+use crate::conform::script::{self, Buffer, Common, Id, flags};
 use std::fmt;
 
 /// One call in one process, or a signal to it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Step {
-    /// The process.
-    pub process: u8,
-    /// By `syscall(2)` instead of the function.
-    pub raw: bool,
-    /// What it does.
-    pub call: Call,
-}
+pub type Step = script::Step<Call>;
 
 /// One operation of a `semop`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,77 +114,13 @@ pub enum Call {
         /// Where they are read from.
         buffer: Buffer,
     },
-    /// `IPC_STAT` and its kin.
-    Stat {
-        /// Set.
-        id: Id,
-        /// How.
-        look: Look,
-    },
-    /// `IPC_SET`.
-    Set {
-        /// Set.
-        id: Id,
-        /// Owner.
-        uid: u32,
-        /// Group.
-        gid: u32,
-        /// Mode.
-        mode: u16,
-        /// Where these are read from.
-        buffer: Buffer,
-    },
-    /// `IPC_RMID`, or a command that does not exist.
-    Control {
-        /// Set.
-        id: Id,
-        /// Command.
-        command: i32,
-        /// Argument.
-        buffer: Buffer,
-    },
-    /// `IPC_INFO`.
-    Limits {
-        /// Where it is written.
-        buffer: Buffer,
-    },
-    /// `SEM_INFO`.
-    Totals {
-        /// Where it is written.
-        buffer: Buffer,
-    },
     /// A signal to the process, if it sleeps in a call.
     Signal {
         /// Which.
         signal: Signal,
     },
-    /// A new process, in the domain of this one.
-    New {
-        /// Its number; nothing happens while that process lives.
-        child: u8,
-        /// How.
-        birth: Birth,
-    },
-    /// The process executes its program anew.
-    Exec,
-    /// The process ends.
-    Leave {
-        /// How; who sleeps can only be killed.
-        end: End,
-    },
-    /// Effective uid, effective gid, and one supplementary group (-1: none).
-    Become {
-        /// Effective user.
-        uid: u32,
-        /// Effective group.
-        gid: u32,
-        /// The real and the saved ones too.
-        for_good: bool,
-        /// Supplementary group.
-        group: i32,
-    },
-    /// `closefrom(3)`.
-    CloseAll,
+    /// One that scripts on other constructs make too.
+    Common(Common),
 }
 
 impl Call {
@@ -204,10 +132,8 @@ impl Call {
             | Self::Number { id, .. }
             | Self::SetVal { id, .. }
             | Self::GetAll { id, .. }
-            | Self::SetAll { id, .. }
-            | Self::Stat { id, .. }
-            | Self::Set { id, .. }
-            | Self::Control { id, .. } => Some(*id),
+            | Self::SetAll { id, .. } => Some(*id),
+            Self::Common(call) => call.id(),
             _ => None,
         }
     }
@@ -227,14 +153,10 @@ impl fmt::Display for Op {
     }
 }
 
-impl fmt::Display for Step {
+impl fmt::Display for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "p{} ", self.process)?;
-        if self.raw {
-            f.write_str("syscall ")?;
-        }
-        match &self.call {
-            Call::Get {
+        match self {
+            Self::Get {
                 slot,
                 key,
                 sems,
@@ -244,24 +166,20 @@ impl fmt::Display for Step {
                 flags(f, *bits, &GET_FLAGS)?;
                 f.write_str(")")
             }
-            Call::Op { id, ops, timeout } => {
+            Self::Op { id, ops, timeout } => {
                 write!(f, "semop({id},")?;
                 for op in ops {
                     write!(f, " {op}")?;
                 }
                 write!(f, ", {timeout:?})")
             }
-            Call::Number { id, sem, command } => match *command {
+            Self::Number { id, sem, command } => match *command {
                 libc::GETVAL => write!(f, "GETVAL({id}, {sem})"),
                 libc::GETPID => write!(f, "GETPID({id}, {sem})"),
                 libc::GETNCNT => write!(f, "GETNCNT({id}, {sem})"),
                 _ => write!(f, "GETZCNT({id}, {sem})"),
             },
-            Call::Control {
-                id,
-                command: libc::IPC_RMID,
-                buffer,
-            } => write!(f, "IPC_RMID({id}, {buffer:?})"),
+            Self::Common(call) => call.fmt(f),
             call => write!(f, "{call:?}"),
         }
     }
