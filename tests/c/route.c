@@ -122,12 +122,8 @@ static void local_keys_stay_local(char **args)
 // `CALL`: one call on a routed key of a kind that is not built yet.
 static void unbuilt(char **args)
 {
-    if (strcmp(args[0], "semget") == 0)
-        FAILS(ENOSYS, semget(KEY, 1, IPC_CREAT | 0600));
-    else if (strcmp(args[0], "msgget") == 0)
+    if (strcmp(args[0], "msgget") == 0)
         FAILS(ENOSYS, msgget(KEY, IPC_CREAT | 0600));
-    else if (strcmp(args[0], "raw-semget") == 0)
-        FAILS(ENOSYS, syscall(SYS_semget, KEY, 1, IPC_CREAT | 0600));
     else
         FAILS(ENOSYS, syscall(SYS_msgget, KEY, IPC_CREAT | 0600));
     CHECK(!in_kernel("sem", KEY) && !in_kernel("msg", KEY));

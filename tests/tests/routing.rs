@@ -63,7 +63,7 @@ fn the_one_line(ended: &Ended) -> &str {
 fn kinds_that_are_not_built_yet_are_refused_with_one_line() {
     let world = World::new();
     world.up("a");
-    for call in ["semget", "msgget", "raw-semget", "raw-msgget"] {
+    for call in ["msgget", "raw-msgget"] {
         let ended = run_to_end(mixed(&world, "a", "all", &["unbuilt", call]));
         assert!(ended.status.success(), "{call}: {ended:?}");
         the_one_line(&ended);

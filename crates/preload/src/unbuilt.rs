@@ -11,21 +11,15 @@ use vshmem_abi::Kind;
 
 /// If a get of `key` is routed: the failed result to return, after saying why once.
 pub fn refused(kind: Kind, key: libc::key_t) -> Option<c_int> {
-    static SAID_SEM: AtomicBool = AtomicBool::new(false);
-    static SAID_MSG: AtomicBool = AtomicBool::new(false);
+    static SAID: AtomicBool = AtomicBool::new(false);
     if !config()?.keys.contains(key) {
         return None;
     }
-    let said = if kind == Kind::Sem {
-        &SAID_SEM
-    } else {
-        &SAID_MSG
-    };
     message::say_once(
-        said,
+        &SAID,
         format_args!(
-            "{kind}get of routed key {key:#x}: only shared memory is routed by this version \
-             (ENOSYS); leave the key out of VSHMEM_KEYS to use the kernel's"
+            "{kind}get of routed key {key:#x}: queues are not routed by this version (ENOSYS); leave \
+             the key out of VSHMEM_KEYS to use the kernel's"
         ),
     );
     Some(fail(libc::ENOSYS))

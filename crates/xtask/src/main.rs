@@ -2,6 +2,7 @@
 //! `cargo xtask`: the tasks of the project that take more than one command.
 
 mod demo;
+mod miri;
 mod packages;
 mod programs;
 mod project;
@@ -29,6 +30,10 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Run the engine's tests under Miri, as far as it can run them
+    ///
+    /// Needs a nightly toolchain with Miri: rustup toolchain install nightly --component miri
+    Miri,
     /// Build, and run the benchmarks, native beside routed
     Bench {
         /// For the benchmark runner, as in `cargo xtask bench -- --quick`
@@ -41,6 +46,7 @@ fn main() -> ExitCode {
     let result = match Task::parse() {
         Task::Demo => demo::demo().map(|()| ExitCode::SUCCESS),
         Task::Test { args } => test::test(&args),
+        Task::Miri => miri::miri().map(|()| ExitCode::SUCCESS),
         Task::Bench { args } => bench(&args).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {
