@@ -52,33 +52,50 @@ const SPINS: Looks = Looks {
 const YIELDS: Looks = Looks {
     first: 8,
     probe: 8,
-    least: 2,
+    least: 0,
     most: 64,
 };
+
+/// Nanoseconds after which others have had the processor for so long that it would have been better to
+/// sleep: a sleeper that is woken goes first.
+const DEAR: i64 = 1_000_000;
 
 /// How many waits go by until one looks for longer than usual: what did not pay may do so again.
 const PROBE: u32 = 64;
 
+/// What a look has shown.
+#[derive(PartialEq, Eq)]
+enum Look {
+    /// What was looked for.
+    Found,
+    /// Nothing yet.
+    Nothing,
+    /// That looking does not pay, whatever else.
+    TooDear,
+}
+
 impl Looks {
-    /// Looks as often as `now` says, which is then adapted; `true` as soon as `found` is. This is wait
-    /// number `wait`.
-    fn look(&self, now: &AtomicU32, wait: u32, mut found: impl FnMut() -> bool) -> bool {
-        let usual = match now.load(Relaxed) {
-            0 => self.first,
-            looks => looks,
-        };
+    /// Looks as often as `now` says, which is then adapted; `true` as soon as something was found. This
+    /// is wait number `wait`. What is kept is one more than the number of looks; 0: not known yet.
+    fn look(&self, now: &AtomicU32, wait: u32, mut look: impl FnMut() -> Look) -> bool {
+        let usual = now.load(Relaxed).checked_sub(1).unwrap_or(self.first);
         let looks = if wait.is_multiple_of(PROBE) {
             usual.max((4 * usual).clamp(self.probe, self.first))
         } else {
             usual
         };
-        let taken = (1..=looks).find(|_| found());
-        let next = match taken {
-            Some(taken) => usual.max(2 * taken).min(self.most),
-            None => (usual - usual / 8).max(self.least),
+        let mut last = Look::Nothing;
+        let taken = (1..=looks).find(|_| {
+            last = look();
+            last != Look::Nothing
+        });
+        let next = match (taken, &last) {
+            (Some(taken), Look::Found) => usual.max(2 * taken).min(self.most),
+            (_, Look::TooDear) => (usual / 2).max(self.least),
+            _ => (usual * 7 / 8).max(self.least),
         };
-        now.store(next, Relaxed);
-        taken.is_some()
+        now.store(next + 1, Relaxed);
+        last == Look::Found
     }
 }
 
@@ -263,13 +280,29 @@ impl Waiting<'_> {
         let alone = waiting < processors()
             && SPINS.look(&local.spins, wait, || {
                 std::hint::spin_loop();
-                self.has_ended()
+                self.found()
             });
-        alone
-            || YIELDS.look(&local.yields, wait, || {
-                sched_yield();
-                self.has_ended()
-            })
+        if alone {
+            return true;
+        }
+        let begun = clock_gettime(ClockId::Monotonic);
+        YIELDS.look(&local.yields, wait, || {
+            sched_yield();
+            let now = clock_gettime(ClockId::Monotonic);
+            let took = now.tv_nsec - begun.tv_nsec;
+            if now.tv_sec != begun.tv_sec || took > DEAR {
+                return Look::TooDear;
+            }
+            self.found()
+        }) || self.has_ended()
+    }
+
+    fn found(&self) -> Look {
+        if self.has_ended() {
+            Look::Found
+        } else {
+            Look::Nothing
+        }
     }
 
     fn sleep(&self, deadline: Option<Timespec>) -> Stop {
