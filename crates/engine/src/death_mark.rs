@@ -151,7 +151,9 @@ fn gettid() -> c_int {
     rustix::thread::gettid().as_raw_nonzero().get()
 }
 
-fn thread_pointer() -> *mut u8 {
+/// Address of the calling thread's own block of data, which the C library puts at the top of the stack
+/// of every thread but the first.
+pub fn thread_pointer() -> *mut u8 {
     let own: *mut u8;
     // SAFETY: reads the word that the ABI of x86-64 puts there: its own address.
     unsafe {

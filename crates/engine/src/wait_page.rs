@@ -2,8 +2,9 @@
 //! The wait page of a domain: who waits, or has undo, at this moment, and whether it lives.
 //!
 //! All clients of the domain and its `vshmemd` map it for reading and writing. A thread that is
-//! going to wait takes a slot and has the kernel mark it when the thread dies, however it dies, so that whoever would carry out its operations sees that nobody waits
-//! for them any more, without a system call. `vshmemd` takes the slots of dead clients back, and
+//! going to wait takes a slot and has the kernel mark it when the thread dies, however it dies, so
+//! that whoever would carry out its operations sees that nobody waits for them any more, without a
+//! system call. `vshmemd` takes the slots of dead clients back, and
 //! finds in them what they were waiting for.
 
 use crate::death_mark::{self, Mark};

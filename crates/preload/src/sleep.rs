@@ -14,6 +14,7 @@ use rustix::time::Timespec;
 use std::arch::asm;
 use std::ffi::{CStr, c_long, c_uint};
 use std::sync::atomic::{AtomicIsize, AtomicU32, AtomicU64, Ordering::Relaxed};
+use vshmem_engine::death_mark::thread_pointer;
 
 /// How a sleep ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,12 +96,7 @@ fn sequence_of_thread() -> Option<*const AtomicU64> {
     if offset == NONE {
         return None;
     }
-    let own: *const u8;
-    // SAFETY: reads the word that the ABI of x86-64 puts there: its own address.
-    unsafe {
-        asm!("mov {}, fs:0", out(reg) own, options(nostack, readonly, preserves_flags));
-    }
-    Some(own.wrapping_offset(offset).cast())
+    Some(thread_pointer().wrapping_offset(offset).cast_const().cast())
 }
 
 /// Offset of that word from the thread pointer.

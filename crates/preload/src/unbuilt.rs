@@ -2,7 +2,7 @@
 //! Kinds of construct that are not routed yet. A routed key of such a kind is refused: the
 //! kernel's own object under that key would look right and be shared with nobody.
 
-use crate::config::config;
+use crate::construct::is_routed_key;
 use crate::errno::fail;
 use crate::message;
 use std::ffi::c_int;
@@ -12,7 +12,7 @@ use vshmem_abi::Kind;
 /// If a get of `key` is routed: the failed result to return, after saying why once.
 pub fn refused(kind: Kind, key: libc::key_t) -> Option<c_int> {
     static SAID: AtomicBool = AtomicBool::new(false);
-    if !config()?.keys.contains(key) {
+    if !is_routed_key(key) {
         return None;
     }
     message::say_once(

@@ -10,6 +10,7 @@ use crate::{maps, sys, thread};
 use std::ops::Range;
 use std::sync::OnceLock;
 use std::sync::atomic::{Ordering::*, compiler_fence};
+use vshmem_engine::death_mark::thread_pointer;
 
 /// Reads a `T` at an address that the program gave; `None` where the kernel would say `EFAULT`.
 #[inline]
@@ -44,7 +45,7 @@ fn look(here: usize, start: usize, end: usize) -> bool {
     let bounds = maps::mapping_at(here).unwrap_or((here, here + 1));
     // What lies above the stack of a thread that the C library made may belong to others, and go: its
     // own block of data ends it.
-    let own = thread_pointer();
+    let own = thread_pointer() as usize;
     let high = if own > here && own < bounds.1 {
         own
     } else {
@@ -58,17 +59,6 @@ fn look(here: usize, start: usize, end: usize) -> bool {
     compiler_fence(SeqCst);
     own.1.store(high, Relaxed);
     (start >= here && end <= high) || in_program(start, end)
-}
-
-/// Address of the thread's own block of data, which the C library puts at the top of the stack of
-/// every thread but the first.
-fn thread_pointer() -> usize {
-    let own: usize;
-    // SAFETY: reads the word that the ABI of x86-64 puts there: its own address.
-    unsafe {
-        std::arch::asm!("mov {}, fs:0", out(reg) own, options(nostack, readonly, preserves_flags));
-    }
-    own
 }
 
 /// Whether the range is in what the program's file has mapped for reading.
