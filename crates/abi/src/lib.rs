@@ -13,8 +13,10 @@ pub mod keys;
 pub mod layout;
 pub mod limits;
 pub mod link;
+pub mod msgq;
 pub mod paths;
 pub mod perm;
+pub mod region;
 pub mod set;
 pub mod token;
 pub mod wire;
@@ -23,7 +25,7 @@ pub use ids::{Domid, Kind};
 
 /// Version of every message and layout in this crate. Both sides of a connection compare it in
 /// their first message and part when it differs.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Bytes in a page: the unit of grants, of segment sizes and of SHMLBA on x86-64.
 pub const PAGE_SIZE: u64 = 4096;

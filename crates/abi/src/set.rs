@@ -1,24 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Layout of the region of a semaphore set: an array of 64-bit words, all of them atomic, shared by
-//! every process of every domain that uses the set. What the words mean over time is the business
-//! of `vshmem-engine`; every one of them is described in `docs/wire.md`.
-//!
-//! Sizes that depend on the set (its [`Shape`]) stand in the region's first words. Who maps a region
-//! reads them once, checks them against the size of the memory, and believes its own copy from then
-//! on.
+//! Layout of the region of a semaphore set. What it has in common with other kinds is in
+//! [`crate::region`], whose words stand beside those that are named here.
 
-use crate::PAGE_SIZE;
+use crate::region::{self, LINE, Layout, MAX_RECORDS, lines, waiter};
 
-/// First word of a set: "VSHMEMS1" in memory order.
-pub const SET_MAGIC: u64 = u64::from_le_bytes(*b"VSHMEMS1");
+// In the first line.
 
-/// Words of a cache line.
-pub const LINE: usize = 8;
-
-// The first line: constant after the set was made.
-
-/// [`SET_MAGIC`].
-pub const MAGIC: usize = 0;
 /// Semaphores, low half; operations that one call may have, high half.
 pub const SHAPE_SEMS: usize = 1;
 /// Waiters that fit, low half; undo records that fit, high half.
@@ -26,102 +13,41 @@ pub const SHAPE_WAITERS: usize = 2;
 /// Long lists of operations that fit, low half; 0.
 pub const SHAPE_LONGS: usize = 3;
 
-// The second line: what every operation touches.
+// In the second line. The counts of waiters ([`region::COUNTS`]): all, low half; of these with more
+// than one operation, high half. Who waits is in the one line, in order of arrival.
 
-/// Token of the process that holds the lock; 0: nobody. Everything below is written by the holder
-/// alone, but for [`waiter::POST`] and the freeing of a waiter's record.
-pub const LOCK: usize = 8;
-/// Public id of the set; another one, or 0, when the set is gone.
-pub const IDENT: usize = 9;
-/// How many entries of the journal count. 0: nothing is half done.
-pub const JOURNALED: usize = 10;
 /// `sem_otime`, seconds since the epoch.
 pub const OTIME: usize = 11;
-/// Waiters in the queue, low half; of these with more than one operation, high half.
-pub const COUNTS: usize = 12;
-/// The queue of all waiters: first, low half; last, high half; both one more than the index.
-pub const QUEUE: usize = 13;
-/// What the holder has begun beyond the journal, see [`intent`].
-pub const INTENT: usize = 14;
-/// Waiter whose operations are done and who has to be told, one more than the index.
-pub const POSTING: usize = 15;
 
-// The third line.
+// In the third line.
 
 /// Last change by `SETVAL` or `SETALL`, seconds since the epoch; 0: none.
 pub const CTIME: usize = 16;
 /// Undo records from here on were never used.
 pub const UNDO_HIGH: usize = 17;
-/// Waiters from here on were never used.
-pub const WAITER_HIGH: usize = 18;
 /// Long lists from here on were never used.
 pub const LONG_HIGH: usize = 19;
-/// Who began what [`INTENT`] says, as in a semaphore's word without the value.
-pub const INTENT_WHO: usize = 20;
 
-/// Where the journal begins: pairs of a word's index and its old value.
+/// Where the journal begins.
 pub const JOURNAL: usize = 24;
 
-/// What [`INTENT`] can say: the kind in the low half, a semaphore or record in the high half.
+/// What [`region::INTENT`] can say beside [`region::SCAN`]: the kind in the low half, a semaphore or
+/// record in the high half.
 pub mod intent {
-    /// Waiters have to be looked at: a value has changed.
-    pub const SCAN: u64 = 1;
-    /// `SETVAL`: the undo records of the semaphore have to be cleared; then as [`SCAN`].
+    /// `SETVAL`: the undo records of the semaphore have to be cleared; then as a scan.
     pub const CLEAR_UNDO: u64 = 2;
-    /// `SETALL`: the staged values have to be copied and all undo records cleared; then as [`SCAN`].
+    /// `SETALL`: the staged values have to be copied and all undo records cleared; then as a scan.
     pub const SET_ALL: u64 = 3;
     /// A process has ended: what its undo record (in the high half) has left has to be applied; then
-    /// as [`SCAN`].
+    /// as a scan.
     pub const UNDO: u64 = 4;
 }
 
-/// Words of a waiter's record.
-pub mod waiter {
-    /// How many there are.
-    pub const WORDS: usize = 16;
-    /// One of [`FREE`], [`QUEUED`], [`DONE`] in the low byte; then [`ALTERS`]; number of operations
-    /// from bit 16; long list, one more than the index, from bit 32.
-    pub const STATE: usize = 0;
-    /// Neighbours in the queue of all: next, low half; previous, high half; one more than the index.
-    pub const LINK: usize = 1;
-    /// Neighbours in the queue of the semaphore, for a waiter with a single operation.
-    pub const SEM_LINK: usize = 2;
-    /// Token of the client.
-    pub const TOKEN: usize = 3;
-    /// Pid and domain, as in a semaphore's word without the value.
-    pub const WHO: usize = 4;
-    /// Slot in its domain's wait page, low half; undo record, one more than the index, high half.
-    pub const PLACE: usize = 5;
-    /// Operation that it waits for, low half; errno once it is [`DONE`], high half.
-    pub const OUTCOME: usize = 6;
-    /// The operations, if they are no more than [`INLINE`].
-    pub const OPS: usize = 7;
-    /// Operations that fit into the record.
-    pub const INLINE: usize = 8;
-    /// What the waiter looks at, and sleeps on as a 32-bit futex: one of [`IDLE`], [`AWAKE`],
-    /// [`ASLEEP`], [`POSTED`], [`GONE`].
-    pub const POST: usize = 15;
-
-    /// State: nobody has the record.
-    pub const FREE: u64 = 0;
-    /// State: in the queue.
-    pub const QUEUED: u64 = 1;
-    /// State: its operations are done, or failed; not in the queue any more.
-    pub const DONE: u64 = 2;
-    /// Bit of the state: one of the operations changes a semaphore.
-    pub const ALTERS: u64 = 1 << 8;
-
-    /// Post: no call is under way.
-    pub const IDLE: u64 = 0;
-    /// Post: it is looking; a store is enough.
-    pub const AWAKE: u64 = 1;
-    /// Post: it sleeps, or is about to: a store and a wake-up.
-    pub const ASLEEP: u64 = 2;
-    /// Post: the operations are done; the outcome is in the record.
-    pub const POSTED: u64 = 3;
-    /// Post: the set is gone.
-    pub const GONE: u64 = 4;
-}
+/// In [`waiter::STATE`]: one of the operations changes a semaphore. The number of operations is there
+/// from bit 16 on, from bit 32 on the long list that has them, one more than its index. In
+/// [`waiter::PLACE`], high half: undo record, one more than the index. In [`waiter::OUTCOME`], low
+/// half: the operation that it waits for.
+pub const ALTERS: u64 = 1 << 8;
 
 /// Words of an undo record before its adjustments.
 pub mod undo {
@@ -152,14 +78,6 @@ pub struct Shape {
 pub const MAX_SEMS: u32 = 1 << 16;
 /// Most operations of one call, whatever the kernel's settings.
 pub const MAX_OPS: u32 = 1 << 15;
-/// Most waiters, undo records or long lists of a set. A walk over all that a peer says are there, at
-/// the largest size, is over in moments.
-const MAX_RECORDS: u32 = 1 << 14;
-
-const fn lines(words: usize) -> usize {
-    words.div_ceil(LINE) * LINE
-}
-
 impl Shape {
     /// For memory that costs nothing until it is touched, though its pages count where they are
     /// granted: room for more waiters and processes with undo than programs are known to have.
@@ -242,18 +160,56 @@ impl Shape {
     pub const fn words(&self) -> usize {
         self.longs_at() + self.longs as usize * self.long_words()
     }
+}
 
-    /// Bytes of the whole region, in whole pages.
-    pub const fn bytes(&self) -> u64 {
-        (self.words() as u64 * 8).div_ceil(PAGE_SIZE) * PAGE_SIZE
+impl Layout for Shape {
+    const MAGIC: u64 = u64::from_le_bytes(*b"VSHMEMS1");
+    const JOURNAL: usize = JOURNAL;
+
+    fn tell(&self) -> [u64; region::SHAPE_WORDS] {
+        let word = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
+        [
+            word(self.sems, self.ops),
+            word(self.waiters, self.undos),
+            word(self.longs, 0),
+        ]
+    }
+
+    fn told([sems, waiters, longs]: [u64; region::SHAPE_WORDS]) -> Self {
+        Self {
+            sems: sems as u32,
+            ops: (sems >> 32) as u32,
+            waiters: waiters as u32,
+            undos: (waiters >> 32) as u32,
+            longs: longs as u32,
+        }
+    }
+
+    fn is_sound(&self) -> bool {
+        self.is_sound()
+    }
+
+    fn journal_entries(&self) -> usize {
+        self.journal_entries()
+    }
+
+    #[inline(always)]
+    fn waiters(&self) -> u32 {
+        self.waiters
+    }
+
+    #[inline(always)]
+    fn waiters_at(&self) -> usize {
+        self.waiters_at()
+    }
+
+    fn words(&self) -> usize {
+        self.words()
     }
 }
 
 const _: () = {
-    assert!(waiter::OPS + waiter::INLINE == waiter::POST);
-    assert!(waiter::POST + 1 == waiter::WORDS && waiter::WORDS.is_multiple_of(LINE));
-    assert!(LOCK == LINE && POSTING == 2 * LINE - 1 && JOURNAL.is_multiple_of(LINE));
-    assert!(INTENT_WHO < JOURNAL);
+    assert!(JOURNAL.is_multiple_of(LINE) && region::INTENT_WHO < JOURNAL);
     // The largest set can be computed with.
     let largest = Shape {
         sems: MAX_SEMS,

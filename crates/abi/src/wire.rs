@@ -23,7 +23,7 @@ pub enum Op {
     Find = 3,
     /// The region of `id`; `flags` is the access wanted as permission bits ([`crate::perm`]).
     /// Reply: `body` is [`Meta`], with the descriptor of the region: of a segment read-only unless
-    /// write permission was asked for; of a set for reading and writing, if the caller may read
+    /// write permission was asked for; of a set or queue for reading and writing, if the caller may read
     /// or alter it.
     Open = 4,
     /// The client has counted an attachment of `id`, which is being removed: does it still live?
@@ -32,9 +32,10 @@ pub enum Op {
     Detached = 6,
     /// `IPC_STAT` (`id`), or with [`STAT_INDEX`] in `flags` `SHM_STAT` of the routed index `id`;
     /// with [`STAT_ANY`] without permission check. Reply: `value` is the id, `body` is [`Stat`];
-    /// of a set `usage.atime` is `sem_otime` and `usage.dtime` the last `SETVAL` or `SETALL`.
+    /// of a set `usage.atime` is `sem_otime` and `usage.dtime` the last `SETVAL` or `SETALL`. Of a
+    /// queue it is [`QueueStat`].
     Stat = 7,
-    /// `IPC_SET`: `id`, `uid`, `gid`, `mode`.
+    /// `IPC_SET`: `id`, `uid`, `gid`, `mode`; of a queue `size` is its `msg_qbytes`.
     Set = 8,
     /// `IPC_RMID`: `id`.
     Remove = 9,
@@ -47,8 +48,8 @@ pub enum Op {
     /// its connection and its client page, in which the attachments are counted already.
     Fork = 12,
     /// The construct of `kind` with the lowest index above `arg` (`u32::MAX` to begin), for
-    /// listings without permission check. Reply: `value` is the id, `body` is [`Stat`]; `ENOENT`
-    /// at the end.
+    /// listings without permission check. Reply: `value` is the id, `body` as of [`Op::Stat`];
+    /// `ENOENT` at the end.
     Next = 13,
     /// Stop this daemon: `arg` 0 unless there are clients, 1 even then, 2 not at all: only say how
     /// many there are. Reply: `value` is their number, `EBUSY` when it refuses.
@@ -124,7 +125,7 @@ pub struct Request {
 }
 
 /// Bytes of [`Reply::body`].
-pub const BODY: usize = 128;
+pub const BODY: usize = 136;
 
 /// The answer to a [`Request`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -326,6 +327,44 @@ pub struct Stat {
     pub usage: Usage,
 }
 
+/// What is in a message queue at one moment, and who used it last.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct QueueUse {
+    /// Messages (`msg_qnum`).
+    pub qnum: u64,
+    /// Bytes of their texts (`msg_cbytes`).
+    pub cbytes: u64,
+    /// Bytes that may be in the queue (`msg_qbytes`).
+    pub qbytes: u64,
+    /// Last `msgsnd`, seconds since the epoch; 0: never.
+    pub stime: i64,
+    /// Last `msgrcv`, likewise.
+    pub rtime: i64,
+    /// Pid of the last `msgsnd`, in its own domain.
+    pub lspid: i32,
+    /// That domain.
+    pub lspid_domain: u32,
+    /// Pid of the last `msgrcv`, in its own domain.
+    pub lrpid: i32,
+    /// That domain.
+    pub lrpid_domain: u32,
+}
+
+/// Body of the replies to [`Op::Stat`] and [`Op::Next`] about a queue.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct QueueStat {
+    /// The construct.
+    pub meta: Meta,
+    /// Its use.
+    pub queue: QueueUse,
+}
+
 /// Body of the reply to [`Op::Info`]: routed constructs of a kind, together.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
@@ -336,9 +375,9 @@ pub struct Totals {
     pub used: u64,
     /// The highest index in use plus one.
     pub indices: u64,
-    /// Their pages (`shm_tot`); of sets their semaphores.
+    /// Their pages (`shm_tot`); of sets their semaphores, of queues their messages.
     pub pages: u64,
-    /// Of these, in memory (`shm_rss`).
+    /// Of these, in memory (`shm_rss`); of queues the bytes of their messages.
     pub resident: u64,
 }
 
@@ -347,7 +386,8 @@ const _: () = {
     assert!(size_of::<Meta>() == 72);
     assert!(size_of::<Usage>() == 40);
     assert!(size_of::<Stat>() <= BODY);
-    assert!(size_of::<Reply>() == 144);
+    assert!(size_of::<QueueStat>() <= BODY);
+    assert!(size_of::<Reply>() == 152);
 };
 
 #[cfg(test)]

@@ -9,8 +9,10 @@ use vshmem_abi::layout::{
     WaitSlot,
 };
 use vshmem_abi::link::{LinkMsg, LinkOp};
-use vshmem_abi::set::{self, undo, waiter};
-use vshmem_abi::wire::{Meta, Op, Reply, Request, Totals, Undoer, Usage, Welcome};
+use vshmem_abi::msgq::{self, header};
+use vshmem_abi::region::{self, waiter};
+use vshmem_abi::set::{self, undo};
+use vshmem_abi::wire::{Meta, Op, QueueUse, Reply, Request, Totals, Undoer, Usage, Welcome};
 
 /// The rows that the page must have for a type: its size, and the offset of each field.
 macro_rules! rows {
@@ -46,31 +48,60 @@ fn the_wire_page_names_every_field_at_its_offset() {
     rows!(rows, WaitPage, head, slots);
     words!(
         rows,
-        set,
+        region,
         MAGIC,
-        SHAPE_SEMS,
-        SHAPE_WAITERS,
-        SHAPE_LONGS,
+        SHAPE,
         LOCK,
         IDENT,
         JOURNALED,
-        OTIME,
         COUNTS,
         QUEUE,
         INTENT,
         POSTING,
-        CTIME,
-        UNDO_HIGH,
         WAITER_HIGH,
-        LONG_HIGH,
-        INTENT_WHO,
-        JOURNAL
+        INTENT_WHO
     );
     rows.push(format!("### Waiter ({} words)", waiter::WORDS));
     words!(
         rows, waiter, STATE, LINK, SEM_LINK, TOKEN, WHO, PLACE, OUTCOME, OPS, POST
     );
+    words!(
+        rows,
+        set,
+        SHAPE_SEMS,
+        SHAPE_WAITERS,
+        SHAPE_LONGS,
+        OTIME,
+        CTIME,
+        UNDO_HIGH,
+        LONG_HIGH,
+        JOURNAL
+    );
     words!(rows, undo, TOKEN, SLOT, ADJUST);
+    words!(
+        rows,
+        msgq,
+        SHAPE_MESSAGES,
+        SHAPE_BLOCKS,
+        SHAPE_WAITERS,
+        NEXT_SEQ,
+        MESSAGES,
+        QNUM,
+        CBYTES,
+        QBYTES,
+        FREE_HEADERS,
+        FREE_BLOCKS,
+        SENDERS,
+        LSPID,
+        LRPID,
+        STIME,
+        RTIME,
+        JOURNAL
+    );
+    rows.push(format!("### Header of a message ({} words)", header::WORDS));
+    words!(
+        rows, header, STATE, LINK, TYPE_LINK, TYPE, OWNER, SEQ, BLOCKS, TEXT
+    );
     rows.push(format!(
         "### Direction of a doorbell ({} words)",
         doorbell::WORDS
@@ -89,6 +120,19 @@ fn the_wire_page_names_every_field_at_its_offset() {
         lpid,
         lpid_domain,
         resident
+    );
+    rows!(
+        rows,
+        QueueUse,
+        qnum,
+        cbytes,
+        qbytes,
+        stime,
+        rtime,
+        lspid,
+        lspid_domain,
+        lrpid,
+        lrpid_domain
     );
     rows!(rows, Totals, used, indices, pages, resident);
     rows!(rows, Welcome, generation, domid, client, serial);

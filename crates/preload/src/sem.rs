@@ -28,7 +28,8 @@ use vshmem_abi::perm;
 use vshmem_abi::token::Token;
 use vshmem_abi::wire::{Op as Ask, State, Undoer};
 use vshmem_engine::directory;
-use vshmem_engine::set::{Call, Locked, Op, Outcome, SEM_UNDO, Surroundings, Who, map};
+use vshmem_engine::region::{Caller, Surroundings, Who, map};
+use vshmem_engine::set::{Call, Locked, Op, Outcome, SEM_UNDO};
 use vshmem_engine::wait_page::WaitPage;
 
 /// Type of the real `semget`.
@@ -223,10 +224,12 @@ fn op_read(id: c_int, ops: &[Op], timeout: Option<timespec>) -> Result<(), Faile
         }
     };
     let call = Call {
-        token: own.process.token(),
-        who: own.who(),
+        caller: Caller {
+            token: own.process.token(),
+            who: own.who(),
+            now: seconds(),
+        },
         record,
-        now: seconds(),
     };
     let thread = thread::current();
     let around = own.around();

@@ -16,11 +16,12 @@ use rustix::thread::sched_yield;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 use std::ffi::c_int;
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering::*, fence};
-use vshmem_abi::set::waiter;
+use vshmem_abi::region::waiter;
 use vshmem_abi::wire::State;
 use vshmem_engine::death_mark::Mark;
 use vshmem_engine::directory;
-use vshmem_engine::set::{Call, Locked, Op, Outcome, map};
+use vshmem_engine::region::map;
+use vshmem_engine::set::{Call, Locked, Op, Outcome};
 
 /// The longest sleep without a look around. Whoever serves a sleeper wakes it; this is for a
 /// `vshmemd` that died, and for one who died between serving and waking.
@@ -153,7 +154,10 @@ pub fn blocked<'b>(
         thread.leave();
         Err(libc::ENOMEM.into())
     };
-    let Some((slot, mark)) = own.page.claim(call.token, call.token.serial() as u32) else {
+    let Some((slot, mark)) = own
+        .page
+        .claim(call.caller.token, call.caller.token.serial() as u32)
+    else {
         return refused(locked);
     };
     let Some(index) = locked.wait(ops, call, slot, place) else {

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use vshmem_abi::Domid;
 use vshmem_abi::token::Token;
 use vshmem_abi::wire::Usage;
-use vshmem_engine::set::recover::Dead;
+use vshmem_engine::region::recover::Dead;
 use vshmem_engine::wait_page::Held;
 
 /// How often what is pending of a set is tried while its client waits for an answer. In between the
@@ -52,7 +52,7 @@ impl Domain {
     /// The times that the region of a set tells, if it is at hand.
     pub fn times(&self, id: i32) -> Usage {
         let set = self.constructs.get(id).and_then(Known::set);
-        let (otime, ctime) = set.map_or((0, 0), |set| set.set().times());
+        let (otime, ctime) = set.map_or((0, 0), |set| set.region().times());
         let nanoseconds = |seconds: i64| seconds.saturating_mul(1_000_000_000);
         Usage {
             atime: nanoseconds(otime),
@@ -95,7 +95,11 @@ impl Domain {
         let own = |held: &Held| held.token == token;
         let waited = self.waits.held().filter(own);
         let mut sets: BTreeSet<i32> = waited.filter_map(|held| Some(held.waits?.0)).collect();
-        let locked = |known: &Known| known.set().is_some_and(|s| s.set().lock_holder() == token);
+        let locked = |known: &Known| {
+            known
+                .set()
+                .is_some_and(|s| s.region().lock_holder() == token)
+        };
         let all = self.constructs.iter();
         sets.extend(all.filter(|(_, known)| locked(known)).map(|(id, _)| id));
         for id in sets {
@@ -256,7 +260,7 @@ impl Domain {
     fn clear_domain(&self, id: i32, domid: Domid, seen: &mut Option<(Token, Instant)>) -> bool {
         let dead = Dead::Domain(domid);
         let set = self.constructs.get(id).and_then(Known::set);
-        let holder = set.map_or(Token::NONE, |set| set.set().lock_holder());
+        let holder = set.map_or(Token::NONE, |set| set.region().lock_holder());
         if dead.is(holder) {
             match *seen {
                 Some((before, since)) if before == holder => {

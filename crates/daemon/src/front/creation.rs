@@ -7,6 +7,7 @@ use rustix::io::Errno;
 use vshmem_abi::ids::ROUTED_BIT;
 use vshmem_abi::limits::{SHMMIN, SemLimits, Setting, ShmLimits};
 use vshmem_abi::link::CANDIDATES;
+use vshmem_abi::region::Layout;
 use vshmem_abi::set::{MAX_SEMS, Shape};
 use vshmem_abi::wire::Meta;
 use vshmem_abi::{Kind, PAGE_SIZE, pages};

@@ -9,14 +9,15 @@ use std::sync::atomic::AtomicU64;
 use vshmem_abi::Kind;
 use vshmem_abi::ids::IPC_PRIVATE;
 use vshmem_abi::limits::SemLimits;
-use vshmem_abi::set::waiter;
+use vshmem_abi::region::waiter;
 use vshmem_abi::token::Token;
 use vshmem_abi::wire::{
     Meta, Op as Ask, Request, STAT_ANY, STAT_INDEX, Stat, State, Totals, Undoer, Welcome,
 };
 use vshmem_engine::client_page::PageMine;
 use vshmem_engine::directory;
-use vshmem_engine::set::{Call, Locked, Op, Outcome, SEM_UNDO, Set, SetMap, Surroundings, Who};
+use vshmem_engine::region::{Caller, Surroundings, Who, map};
+use vshmem_engine::set::{Call, Locked, Op, Outcome, SEM_UNDO, Set, SetMap};
 use vshmem_engine::wait_page::WaitPage;
 
 const KEY: i32 = 0x5600_0002;
@@ -76,7 +77,7 @@ impl Surroundings for Around<'_> {
     }
 
     fn wake(&self, waiter: u32) {
-        vshmem_engine::set::map::wake(self.set, waiter);
+        map::wake(self.set, waiter);
     }
 }
 
@@ -100,10 +101,12 @@ impl User {
 
     fn call(&self, record: Option<u32>) -> Call {
         Call {
-            token: self.token(),
-            who: Who::new(std::process::id() as i32, self.client.welcome.domid),
+            caller: Caller {
+                token: self.token(),
+                who: Who::new(std::process::id() as i32, self.client.welcome.domid),
+                now: NOW,
+            },
             record,
-            now: NOW,
         }
     }
 
@@ -113,7 +116,7 @@ impl User {
         work: impl FnOnce(&mut Locked<'_, '_, AtomicU64, Around<'_>>) -> R,
     ) -> Option<R> {
         let around = self.around();
-        let set = self.map.set();
+        let set = self.map.region();
         let mut locked = set.try_lock(self.token(), &around)?;
         let result = work(&mut locked);
         locked.unlock();
@@ -122,7 +125,7 @@ impl User {
 
     fn around(&self) -> Around<'_> {
         Around {
-            set: self.map.set(),
+            set: self.map.region(),
             domid: self.client.welcome.domid,
             waits: self.client.waits,
         }
@@ -175,13 +178,13 @@ impl User {
     fn hold_lock(&self) {
         let around = self.around();
         // It is not given back by being dropped.
-        let set = self.map.set();
+        let set = self.map.region();
         let locked = set.try_lock(self.token(), &around);
         assert!(locked.is_some());
     }
 
     fn lock_is_held(&self) -> bool {
-        self.map.set().lock_holder() != Token::NONE
+        self.map.region().lock_holder() != Token::NONE
     }
 }
 
@@ -250,7 +253,7 @@ fn a_set_made_in_one_domain_is_worked_on_in_another() {
     }
     let b = User::new(b, a.id).unwrap();
     assert_eq!(b.value(), 3);
-    b.locked(|set| set.set_value(0, 7, b.call(None).who, NOW + 1));
+    b.locked(|set| set.set_value(0, 7, b.call(None).caller.who, NOW + 1));
     assert_eq!(a.value(), 7);
     let usage = stat(&a.client, a.id, 0).unwrap().usage;
     assert_eq!(usage.dtime, (NOW + 1) * 1_000_000_000);
@@ -329,7 +332,7 @@ fn a_removed_set_is_gone_at_once_and_who_waits_is_told_in_all_domains() {
     about(&b.client, Ask::Remove, a.id).unwrap();
     for (user, index) in waits {
         // Told so, or the memory is given back already and says nothing.
-        assert_ne!(user.map.set().look(index), waiter::AWAKE);
+        assert_ne!(user.map.region().look(index), waiter::AWAKE);
         assert!(!user.client.directory_has(KEY));
         let ops = [
             Ask::Stat,
@@ -348,12 +351,12 @@ fn a_removed_set_is_gone_at_once_and_who_waits_is_told_in_all_domains() {
         }
     }
     assert_ne!(directory::version_of(b.client.directory, 0), version);
-    assert_eq!(other.map.set().look(untouched), waiter::AWAKE);
+    assert_eq!(other.map.region().look(untouched), waiter::AWAKE);
     // The memory is given back, whoever still has it mapped.
     let around = a.around();
-    let set = a.map.set();
+    let set = a.map.region();
     let locked = set.try_lock(a.token(), &around).unwrap();
-    assert!(!a.map.set().is(a.id));
+    assert!(!a.map.region().is(a.id));
     locked.unlock();
 }
 
@@ -448,7 +451,7 @@ fn the_lock_and_the_waiter_of_a_process_that_is_killed_are_cleared_away() {
         a.change(1);
         assert_eq!(a.value(), 1, "the dead has taken nothing");
         a.change(4);
-        assert_eq!(user.map.set().look(stays), waiter::POSTED);
+        assert_eq!(user.map.region().look(stays), waiter::POSTED);
     }
 }
 
@@ -550,7 +553,7 @@ fn what_a_dead_domain_has_left_in_a_set_is_cleared_away() {
     b_daemon.wait();
     wait_until("the lock is free", || !a.lock_is_held());
     assert_eq!((a.value(), a.waiting()), (0, 1));
-    assert_eq!(a.map.set().look(stays), waiter::AWAKE);
+    assert_eq!(a.map.region().look(stays), waiter::AWAKE);
 }
 
 #[test]
@@ -563,7 +566,7 @@ fn when_the_owner_domain_dies_who_waits_elsewhere_is_told() {
     let index = b.begin_to_wait(1);
     a_daemon.signal(Signal::KILL);
     a_daemon.wait();
-    let post = || b.map.set().look(index);
+    let post = || b.map.region().look(index);
     wait_until("the waiter is told", || post() == waiter::GONE);
     for op in [Ask::Stat, Ask::Open, Ask::Undo, Ask::Settle, Ask::Remove] {
         assert_eq!(
@@ -592,7 +595,7 @@ fn a_process_that_connects_anew_keeps_its_token_and_its_waiters() {
     assert_ne!(third.welcome.serial, serial);
     assert_eq!(user.waiting(), 1);
     user.change(1);
-    assert_eq!(user.map.set().look(index), waiter::POSTED);
+    assert_eq!(user.map.region().look(index), waiter::POSTED);
 }
 
 #[test]
@@ -639,7 +642,7 @@ fn a_lock_that_somebody_alive_holds_keeps_nobody_from_being_answered() {
         own.begin_to_wait(2);
         forget(own);
     });
-    let (set, around) = (a.map.set(), a.around());
+    let (set, around) = (a.map.region(), a.around());
     let locked = set.try_lock(a.token(), &around).unwrap();
     child.kill();
     about(&other, Ask::Settle, a.id).unwrap();

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What `semctl` does with values and waiters.
 
-use super::locked::{Locked, value_word};
-use super::queue::Changed;
-use super::{Surroundings, Who, halves, word_of};
+use super::scan::Changed;
+use super::values::value_word;
+use super::{Locked, Surroundings, Who, halves, word_of};
 use crate::cell::Cell64;
+use vshmem_abi::region::{INTENT, INTENT_WHO, SCAN};
 use vshmem_abi::set::{self, intent, undo};
 
 impl<C: Cell64, S: Surroundings> Locked<'_, '_, C, S> {
@@ -15,7 +16,7 @@ impl<C: Cell64, S: Surroundings> Locked<'_, '_, C, S> {
 
     /// `GETPID`: as this domain sees it.
     pub fn get_pid(&self, num: u32) -> i32 {
-        Who(self.load(self.set.sem(num)) >> 16).pid_in(self.around.domid())
+        Who(self.load(self.region.sem(num)) >> 16).pid_in(self.around.domid())
     }
 
     /// `GETZCNT` and `GETNCNT`: who waits for the semaphore to become zero, or to grow.
@@ -23,27 +24,19 @@ impl<C: Cell64, S: Surroundings> Locked<'_, '_, C, S> {
         self.count_waiting(num, for_zero)
     }
 
-    /// Whether a waiter of this domain seems to be dead.
-    pub fn has_dead_waiters(&self) -> bool {
-        (0..self.waiter_high()).any(|index| {
-            self.waiter_at(index)
-                .is_some_and(|who| who.is_queued() && self.is_dead(who))
-        })
-    }
-
     /// `SETVAL`: sets the value, which is one that a semaphore can have, forgets what processes would
     /// undo of it, and carries out what becomes possible.
     pub fn set_value(&mut self, num: u32, value: i32, who: Who, now: i64) {
-        self.put(self.set.sem(num), value_word(value, who));
+        self.put(self.region.sem(num), value_word(value, who));
         self.put(set::CTIME, now as u64);
-        self.put(set::INTENT, word_of(intent::CLEAR_UNDO as u32, num));
+        self.put(INTENT, word_of(intent::CLEAR_UNDO as u32, num));
         self.commit();
         self.finish_intent(now);
     }
 
     /// `SETALL`: as [`Self::set_value`], of all semaphores. What `values` has not is 0.
     pub fn set_all(&mut self, values: &[u16], who: Who, now: i64) {
-        let staged = self.set.shape.staged_at();
+        let staged = self.region.shape.staged_at();
         for word in 0..self.adjustment_words() {
             let four = (0..4).fold(0, |all, place| {
                 let value = values.get(word * 4 + place).copied().unwrap_or(0);
@@ -51,24 +44,24 @@ impl<C: Cell64, S: Surroundings> Locked<'_, '_, C, S> {
             });
             self.store(staged + word, four);
         }
-        self.store(set::INTENT_WHO, who.0);
+        self.store(INTENT_WHO, who.0);
         self.put(set::CTIME, now as u64);
-        self.put(set::INTENT, intent::SET_ALL);
+        self.put(INTENT, intent::SET_ALL);
         self.commit();
         self.finish_intent(now);
     }
 
     /// Does what was begun, as often as need be.
     pub(super) fn finish_intent(&mut self, now: i64) {
-        let (kind, num) = halves(self.load(set::INTENT));
+        let (kind, num) = halves(self.load(INTENT));
         match u64::from(kind) {
             0 => return,
-            intent::CLEAR_UNDO if num < self.set.shape.sems => self.clear_undo(num),
+            intent::CLEAR_UNDO if num < self.region.shape.sems => self.clear_undo(num),
             intent::SET_ALL => self.copy_staged(),
-            intent::UNDO if num < self.set.shape.undos => self.apply_adjustments(num),
+            intent::UNDO if num < self.region.shape.undos => self.apply_adjustments(num),
             _ => {}
         }
-        self.store(set::INTENT, intent::SCAN);
+        self.store(INTENT, SCAN);
         if self.scan(Changed::Anything) {
             self.stamp(now);
         }
@@ -84,14 +77,14 @@ impl<C: Cell64, S: Surroundings> Locked<'_, '_, C, S> {
     }
 
     fn copy_staged(&mut self) {
-        let who = Who(self.load(set::INTENT_WHO));
-        let staged = self.set.shape.staged_at();
-        for num in 0..self.set.shape.sems {
+        let who = Who(self.load(INTENT_WHO));
+        let staged = self.region.shape.staged_at();
+        for num in 0..self.region.shape.sems {
             let value = self.load(staged + num as usize / 4) >> (num % 4 * 16);
-            self.store(self.set.sem(num), value_word(value as u16 as i32, who));
+            self.store(self.region.sem(num), value_word(value as u16 as i32, who));
         }
         for record in 0..self.undo_high() {
-            let at = self.set.undo(record) + undo::ADJUST;
+            let at = self.region.undo(record) + undo::ADJUST;
             for word in 0..self.adjustment_words() {
                 if self.load(at + word) != 0 {
                     self.store(at + word, 0);

@@ -4,7 +4,6 @@
 //! after it. The one who clears up can die too.
 
 use super::driver::{self, Driver, Step, domain_of, token_of};
-use super::recover::Dead;
 use super::sound::{self, Seen};
 use super::*;
 use proptest::prelude::*;
@@ -464,22 +463,21 @@ fn the_operations_of_a_waiter_that_is_known_to_be_dead_are_not_carried_out() {
     let words = new_words(SMALL);
     let set = Set::new(&words, SMALL).unwrap();
     let mut around = Around::of(1);
-    let mut locked = set.try_lock(call(1).token, &around).unwrap();
+    let mut locked = set.try_lock(call(1).caller.token, &around).unwrap();
     let down = [Op::new(0, -1, 0)];
     let [dead, lives] = [(1, 11), (2, 12)]
         .map(|(serial, slot)| locked.wait(&down, &call(serial), slot, 0).unwrap());
     locked.unlock();
     around.dead.insert(11);
-    let mut locked = set.try_lock(call(3).token, &around).unwrap();
-    assert!(locked.has_dead_waiters());
+    let mut locked = set.try_lock(call(3).caller.token, &around).unwrap();
     assert_eq!(locked.get_count(0, false), 1);
     assert_eq!(locked.semop(&[Op::new(0, 1, 0)], &call(3)), Outcome::Done);
     assert_eq!(set.look(lives), waiter::POSTED);
     assert_eq!(set.look(dead), waiter::AWAKE);
     locked.unlock();
     set.collect(lives);
-    set.clean_up(DAEMON, Dead::Client(call(1).token), 1, &around)
+    set.clean_up(DAEMON, Dead::Client(call(1).caller.token), 1, &around)
         .unwrap();
     sound::check(&set);
-    assert_eq!(set.load(set::COUNTS), 0);
+    assert_eq!(set.load(region::COUNTS), 0);
 }

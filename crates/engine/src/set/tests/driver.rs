@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Processes that use a set, one call at a time, and the steps that random tests are made of.
 
-use super::recover::Dead;
 use super::*;
 use proptest::prelude::*;
 
@@ -217,10 +216,12 @@ impl Driver {
             }
         }
         let call = Call {
-            token: token_of(life),
-            who: who_of(life),
+            caller: Caller {
+                token: token_of(life),
+                who: who_of(life),
+                now: self.now,
+            },
             record,
-            now: self.now,
         };
         let did = match locked.semop(ops, &call) {
             Outcome::Blocked(place) => match locked.wait(ops, &call, life as u32, place) {

@@ -2,7 +2,6 @@
 //! A peer writes anything anywhere in the region, before a call and during it. Nothing panics, no word
 //! outside is asked for ([`Set::at`] would say so), and every call ends after a bounded time.
 
-use super::recover::Dead;
 use super::*;
 use proptest::prelude::*;
 use std::cell::Cell;
@@ -85,7 +84,7 @@ fn locked<'a>(
     around: &Around,
     work: impl FnOnce(&mut Locked<'a, '_, Liar, Around>),
 ) {
-    if let Some(mut locked) = set.try_lock(call(1).token, around) {
+    if let Some(mut locked) = set.try_lock(call(1).caller.token, around) {
         work(&mut locked);
         locked.unlock();
     }
@@ -103,7 +102,7 @@ fn anything(set: &Set<'_, Liar>, around: &Around) {
             Op::new(num as u16, random() as i16 % 3, flags)
         })
         .collect();
-    let token = call(1 + random() % 3).token;
+    let token = call(1 + random() % 3).caller.token;
     match random() % 12 {
         0..3 => locked(set, around, |locked| {
             let record = locked.undo_record(token, 3);
@@ -119,16 +118,16 @@ fn anything(set: &Set<'_, Liar>, around: &Around) {
             locked.interrupt(index, token, libc::EINTR);
         }),
         5 => locked(set, around, |locked| {
-            locked.set_value(num, 1, call(1).who, 5);
+            locked.set_value(num, 1, call(1).caller.who, 5);
         }),
         6 => locked(set, around, |locked| {
-            locked.set_all(&[1, 0, 2], call(1).who, 5);
+            locked.set_all(&[1, 0, 2], call(1).caller.who, 5);
         }),
         7 => locked(set, around, |locked| {
             assert!((0..=0xffff).contains(&locked.get_value(num)));
             let most = set.shape.waiters;
             assert!(locked.get_count(num, true) <= most && locked.get_count(num, false) <= most);
-            let _ = (locked.get_pid(num), locked.has_dead_waiters());
+            let _ = locked.get_pid(num);
             let _ = (locked.has_undo_of_the_dead(), locked.waiting());
             let _ = locked.is_undo_of(random() as u32, token);
         }),
@@ -148,7 +147,7 @@ fn spoilt(shape: Shape) -> Vec<Liar> {
     let words: Vec<_> = (0..shape.words())
         .map(|_| Liar(AtomicU64::new(garbage())))
         .collect();
-    words[set::LOCK].0.store(0, Ordering::Relaxed);
+    words[region::LOCK].0.store(0, Ordering::Relaxed);
     words
 }
 
@@ -185,7 +184,7 @@ fn whatever_stands_in_a_region_every_call_ends() {
         for _ in 0..60 {
             bounded(|| anything(&set, &around));
             // Else hardly any call gets further.
-            words[set::LOCK].0.store(0, Ordering::Relaxed);
+            words[region::LOCK].0.store(0, Ordering::Relaxed);
             let some = random() as usize % words.len();
             words[some].0.store(garbage(), Ordering::Relaxed);
         }
@@ -224,7 +223,7 @@ fn queues_that_lead_back_to_themselves_hold_nobody_up_for_long() {
         });
         let work = || {
             locked(&set, &around, |locked| {
-                _ = locked.scan(queue::Changed::Anything)
+                _ = locked.scan(scan::Changed::Anything)
             })
         };
         let looks = bounded(work);
@@ -236,10 +235,12 @@ fn queues_that_lead_back_to_themselves_hold_nobody_up_for_long() {
 #[test]
 fn a_shape_that_a_peer_tells_is_believed_only_if_it_can_be_computed_with() {
     for _ in 0..10_000 {
-        let words: Vec<_> = (0..set::LINE)
+        let words: Vec<_> = (0..region::LINE)
             .map(|_| Liar(AtomicU64::new(garbage())))
             .collect();
-        words[set::MAGIC].0.store(set::SET_MAGIC, Ordering::Relaxed);
+        words[region::MAGIC]
+            .0
+            .store(Shape::MAGIC, Ordering::Relaxed);
         if let Some(shape) = Set::shape_told(&words) {
             assert!(shape.is_sound() && Set::new(&words, shape).is_none());
         }

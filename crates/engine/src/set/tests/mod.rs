@@ -12,9 +12,14 @@ mod sound;
 mod threads;
 
 use super::*;
+use crate::region::Caller;
+use crate::region::recover::Dead;
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use vshmem_abi::region::{self, Layout, waiter};
+use vshmem_abi::token::Token;
 
 /// What a process of domain `domid` brings along, and what it does with it.
 #[derive(Default)]
@@ -76,10 +81,12 @@ fn new_words(shape: Shape) -> Vec<AtomicU64> {
 
 fn call(serial: u64) -> Call {
     Call {
-        token: Token::new(1, serial),
-        who: Who::new(40 + serial as i32, 1),
+        caller: Caller {
+            token: Token::new(1, serial),
+            who: Who::new(40 + serial as i32, 1),
+            now: 1000,
+        },
         record: None,
-        now: 1000,
     }
 }
 
@@ -88,8 +95,8 @@ fn a_decrement_waits_until_an_increment_lets_it_through() {
     let words = new_words(SMALL);
     let set = Set::new(&words, SMALL).unwrap();
     let around = Around::of(1);
-    let mut locked = set.try_lock(call(1).token, &around).unwrap();
-    assert!(set.try_lock(call(1).token, &around).is_none() && set.is(7));
+    let mut locked = set.try_lock(call(1).caller.token, &around).unwrap();
+    assert!(set.try_lock(call(1).caller.token, &around).is_none() && set.is(7));
     let down = [Op::new(1, -1, 0)];
     assert_eq!(locked.semop(&down, &call(1)), Outcome::Blocked(0));
     let index = locked.wait(&down, &call(1), 0, 0).unwrap();
@@ -109,7 +116,7 @@ fn who_was_served_before_the_set_went_keeps_the_result() {
     let words = new_words(SMALL);
     let set = Set::new(&words, SMALL).unwrap();
     let around = Around::of(1);
-    let mut locked = set.try_lock(call(1).token, &around).unwrap();
+    let mut locked = set.try_lock(call(1).caller.token, &around).unwrap();
     let down = [Op::new(0, -1, 0)];
     let [served, left] = [1, 2].map(|serial| locked.wait(&down, &call(serial), 0, 0).unwrap());
     assert!(set.fall_asleep(left));
@@ -129,14 +136,14 @@ fn a_scan_that_is_cut_off_goes_on_with_the_next_call() {
     let words = new_words(SMALL);
     let set = Set::new(&words, SMALL).unwrap();
     let around = Around::of(1);
-    let mut locked = set.try_lock(call(1).token, &around).unwrap();
+    let mut locked = set.try_lock(call(1).caller.token, &around).unwrap();
     let down = [Op::new(0, -1, 0)];
     let waiters = [1, 2, 3, 4].map(|serial| locked.wait(&down, &call(serial), 0, 0).unwrap());
     let told = || waiters.map(|index| set.look(index) == waiter::POSTED);
-    locked.put(set.sem(0), locked::value_word(4, call(9).who));
+    locked.put(set.sem(0), values::value_word(4, call(9).caller.who));
     locked.announce_scan();
     locked.commit();
-    locked.scan_within(5, queue::Changed::Anything);
+    locked.scan_within(5, scan::Changed::Anything);
     assert!(told()[0] && !told()[3]);
     assert_eq!(locked.semop(&[Op::new(1, 1, 0)], &call(9)), Outcome::Done);
     assert_eq!(told(), [true; 4]);

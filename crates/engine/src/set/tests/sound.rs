@@ -26,10 +26,15 @@ fn walk<C: Cell64>(set: &Set<'_, C>, ends: usize, link: usize) -> Vec<u32> {
 /// Asserts it.
 pub fn check<C: Cell64>(set: &Set<'_, C>) {
     let shape = set.shape;
-    for word in [set::LOCK, set::JOURNALED, set::INTENT, set::POSTING] {
+    for word in [
+        region::LOCK,
+        region::JOURNALED,
+        region::INTENT,
+        region::POSTING,
+    ] {
         assert_eq!(set.load(word), 0, "word {word}");
     }
-    let all = walk(set, set::QUEUE, waiter::LINK);
+    let all = walk(set, region::QUEUE, waiter::LINK);
     let mut by_sem: HashMap<u32, Vec<u32>> = HashMap::new();
     let mut complex = 0;
     for &index in &all {
@@ -43,7 +48,7 @@ pub fn check<C: Cell64>(set: &Set<'_, C>) {
         }
     }
     assert_eq!(
-        halves(set.load(set::COUNTS)),
+        halves(set.load(region::COUNTS)),
         (all.len() as u32, complex),
         "counts"
     );
@@ -77,7 +82,7 @@ fn check_records<C: Cell64>(set: &Set<'_, C>, queued: &[u32]) {
             waiter::DONE => assert_eq!(set.look(index), waiter::POSTED, "waiter {index}"),
             other => panic!("state {other} of waiter {index}"),
         }
-        assert!(index < set.load(set::WAITER_HIGH) as u32);
+        assert!(index < set.load(region::WAITER_HIGH) as u32);
         assert!((1..=shape.ops as usize).contains(&count));
         match ((state >> 32) as u32).checked_sub(1) {
             Some(long) => {
@@ -152,7 +157,7 @@ impl Seen {
         undo.sort();
         Self {
             sems: (0..shape.sems).map(|num| set.load(set.sem(num))).collect(),
-            waiting: walk(set, set::QUEUE, waiter::LINK)
+            waiting: walk(set, region::QUEUE, waiter::LINK)
                 .into_iter()
                 .map(|index| (token(index), ops(index)))
                 .collect(),

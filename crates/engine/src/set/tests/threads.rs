@@ -3,7 +3,6 @@
 //! orders. A wake-up that is lost shows as threads that wait for ever, which fails; so does a word
 //! that two come to without having been told of each other.
 
-use super::recover::Dead;
 use super::*;
 use crate::explore::{Futex, Guarded, Word, explore};
 use loom::sync::atomic::{AtomicU64 as Flag, fence};
@@ -57,7 +56,7 @@ impl World {
     }
 
     fn made(shape: Shape, values: [i32; 2]) -> Self {
-        let mut shared = vec![set::LOCK];
+        let mut shared = vec![region::LOCK];
         for index in 0..shape.waiters as usize {
             let at = shape.waiters_at() + index * waiter::WORDS;
             shared.extend([at + waiter::STATE, at + waiter::POST]);
@@ -84,7 +83,7 @@ impl World {
 
     fn lock<'a>(&'a self, set: &'a Set<'a, Word>, serial: u64) -> Locked<'a, 'a, Word, Self> {
         loop {
-            if let Some(locked) = set.try_lock(call(serial).token, self) {
+            if let Some(locked) = set.try_lock(call(serial).caller.token, self) {
                 return locked;
             }
         }
@@ -221,7 +220,7 @@ fn who_gives_up_has_either_taken_it_or_left_it() {
             };
             let set = own.set();
             let mut locked = own.lock(&set, 1);
-            let in_time = locked.give_up(index, call(1).token);
+            let in_time = locked.give_up(index, call(1).caller.token);
             locked.unlock();
             if in_time {
                 libc::EAGAIN
@@ -251,7 +250,7 @@ fn a_sleeper_that_is_ended_from_elsewhere_wakes_with_one_result() {
         let ends = spawn(move || {
             let set = own.set();
             let mut locked = own.lock(&set, 1);
-            let ended = locked.interrupt(index, call(1).token, libc::EINTR);
+            let ended = locked.interrupt(index, call(1).caller.token, libc::EINTR);
             locked.unlock();
             ended
         });
@@ -340,13 +339,13 @@ fn clearing_up_after_a_waiter_and_serving_the_next_do_not_meet() {
         let waits = spawn(move || own.finish(index));
         let own = world.clone();
         let clears = spawn(move || {
-            let dead = Dead::Client(call(1).token);
+            let dead = Dead::Client(call(1).caller.token);
             while own.set().clean_up(DAEMON, dead, 1, &*own).is_err() {}
         });
         assert_eq!(world.semop(3, &UP), 0);
         assert_eq!(waits.join().unwrap(), 0);
         clears.join().unwrap();
-        assert_eq!(world.set().load(set::COUNTS), 0);
+        assert_eq!(world.set().load(region::COUNTS), 0);
         sound::check(&world.set());
     });
 }
@@ -365,7 +364,7 @@ fn a_lock_that_a_dead_one_holds_is_taken_from_it_once() {
         let waits = spawn(move || own.finish(index));
         let own = world.clone();
         let clears = spawn(move || {
-            let dead = Dead::Client(call(1).token);
+            let dead = Dead::Client(call(1).caller.token);
             while own.set().clean_up(DAEMON, dead, 1, &*own).is_err() {}
         });
         assert_eq!(world.semop(3, &UP), 0);

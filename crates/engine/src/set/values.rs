@@ -1,117 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A set whose lock is held: the journal, and the carrying out of operations.
+//! The carrying out of operations, and undo records.
 
-use super::{NOWAIT, Op, Performed, SEM_UNDO, Set, Surroundings, Who};
+use super::{Locked, NOWAIT, Op, Performed, SEM_UNDO, Surroundings, Who};
 use crate::cell::Cell64;
-use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::sync::atomic::Ordering::Relaxed;
 use vshmem_abi::limits::{SEMAEM, SEMVMX};
 use vshmem_abi::set::{self, undo};
 use vshmem_abi::token::Token;
 
-/// Sleepers that are woken after the lock was given back; those beyond are woken before.
-const WAKES: usize = 8;
-
-/// The right to change a set. It has to be given back by [`Locked::unlock`]: dropping it leaves the
-/// lock held, as a death does.
-#[must_use]
-pub struct Locked<'a, 'b, C, S> {
-    pub(super) set: &'b Set<'a, C>,
-    pub(super) around: &'b S,
-    journaled: usize,
-    wakes: usize,
-    wake: [u32; WAKES],
-}
-
-impl<'a, 'b, C: Cell64, S: Surroundings> Locked<'a, 'b, C, S> {
-    #[inline(always)]
-    pub(super) fn begin(set: &'b Set<'a, C>, around: &'b S) -> Self {
-        Self {
-            set,
-            around,
-            journaled: 0,
-            wakes: 0,
-            wake: [0; WAKES],
-        }
-    }
-
-    /// The set.
-    pub fn set(&self) -> Set<'a, C> {
-        *self.set
-    }
-
-    /// Gives the lock back, and wakes those whose operations were carried out.
-    #[inline(always)]
-    pub fn unlock(self) {
-        // Release: pairs with the Acquire of `Set::try_lock`.
-        self.set.at(set::LOCK).store(Token::NONE.raw(), Release);
-        for &waiter in self.wake.iter().take(self.wakes) {
-            self.around.wake(waiter);
-        }
-    }
-
-    #[inline(always)]
-    pub(super) fn load(&self, index: usize) -> u64 {
-        self.set.load(index)
-    }
-
-    /// Changes a word of which the old value does not matter any more, or which means nothing yet.
-    /// Release, here and below, so that whoever takes over from a dead holder finds its stores in the
-    /// order in which they were made.
-    #[inline(always)]
-    pub(super) fn store(&self, index: usize, value: u64) {
-        self.set.at(index).store(value, Release);
-    }
-
-    /// Changes a word for as long as the change is not rolled back.
-    #[inline(always)]
-    pub(super) fn put(&mut self, index: usize, value: u64) {
-        let entry = set::JOURNAL + 2 * self.journaled;
-        self.store(entry, index as u64);
-        self.store(entry + 1, self.load(index));
-        self.journaled += 1;
-        self.store(set::JOURNALED, self.journaled as u64);
-        self.store(index, value);
-    }
-
-    /// Makes all changes since the last commit count, at once.
-    #[inline(always)]
-    pub(super) fn commit(&mut self) {
-        if self.journaled != 0 {
-            self.journaled = 0;
-            self.store(set::JOURNALED, 0);
-        }
-    }
-
-    /// Takes back all changes since the last commit.
-    pub(super) fn roll_back(&mut self) {
-        while self.journaled > 0 {
-            self.journaled -= 1;
-            let entry = set::JOURNAL + 2 * self.journaled;
-            let (index, old) = (self.load(entry) as usize, self.load(entry + 1));
-            if index > set::JOURNALED && index < self.set.shape.words() {
-                self.store(index, old);
-            }
-            self.store(set::JOURNALED, self.journaled as u64);
-        }
-    }
-
-    /// Takes over a journal that a dead holder has left.
-    pub(super) fn adopt_journal(&mut self) {
-        let left = self.load(set::JOURNALED) as usize;
-        self.journaled = left.min(self.set.shape.journal_entries());
-    }
-
-    /// Remembers to wake a waiter.
-    pub(super) fn wake_later(&mut self, waiter: u32) {
-        match self.wake.get_mut(self.wakes) {
-            Some(place) => {
-                *place = waiter;
-                self.wakes += 1;
-            }
-            None => self.around.wake(waiter),
-        }
-    }
-
+impl<C: Cell64, S: Surroundings> Locked<'_, '_, C, S> {
     /// Carries out `count` operations, all or none (`perform_atomic_semop`). `record` is the undo
     /// record of the process, which it has if one of them has `SEM_UNDO`. What is done has to be
     /// committed.
@@ -140,10 +37,10 @@ impl<'a, 'b, C: Cell64, S: Surroundings> Locked<'a, 'b, C, S> {
         record: Option<u32>,
         who: Who,
     ) -> Result<(), Performed> {
-        if op.num() >= self.set.shape.sems {
+        if op.num() >= self.region.shape.sems {
             return Err(Performed::Failed(libc::EFBIG));
         }
-        let index = self.set.sem(op.num());
+        let index = self.region.sem(op.num());
         let value = (self.load(index) & 0xffff) as i32;
         let result = value + op.change();
         if (op.change() == 0 && value != 0) || result < 0 {
@@ -174,10 +71,10 @@ impl<'a, 'b, C: Cell64, S: Surroundings> Locked<'a, 'b, C, S> {
     /// no journal.
     #[inline(always)]
     pub(super) fn perform_alone(&mut self, op: Op, who: Who, now: i64) -> Performed {
-        if op.num() >= self.set.shape.sems {
+        if op.num() >= self.region.shape.sems {
             return Performed::Failed(libc::EFBIG);
         }
-        let index = self.set.sem(op.num());
+        let index = self.region.sem(op.num());
         let value = (self.load(index) & 0xffff) as i32;
         let result = value + op.change();
         if (op.change() == 0 && value != 0) || result < 0 {
@@ -196,7 +93,7 @@ impl<'a, 'b, C: Cell64, S: Surroundings> Locked<'a, 'b, C, S> {
     }
 
     fn adjustment_index(&self, record: u32, num: u32) -> (usize, u32) {
-        let index = self.set.undo(record) + undo::ADJUST + num as usize / 4;
+        let index = self.region.undo(record) + undo::ADJUST + num as usize / 4;
         (index, num % 4 * 16)
     }
 
@@ -215,42 +112,42 @@ impl<'a, 'b, C: Cell64, S: Surroundings> Locked<'a, 'b, C, S> {
 
     /// Undo records that may be in use.
     pub(super) fn undo_high(&self) -> u32 {
-        (self.load(set::UNDO_HIGH) as u32).min(self.set.shape.undos)
+        (self.load(set::UNDO_HIGH) as u32).min(self.region.shape.undos)
     }
 
     /// The undo record of the process with undo token `token`, whose slot in its domain's wait page
     /// is `slot`; a free one if it has none. `None`: all are in use.
     pub fn undo_record(&mut self, token: Token, slot: u32) -> Option<u32> {
-        let of = |record: u32| self.load(self.set.undo(record) + undo::TOKEN);
+        let of = |record: u32| self.load(self.region.undo(record) + undo::TOKEN);
         let high = self.undo_high();
         if let Some(own) = (0..high).find(|&record| of(record) == token.raw()) {
-            self.store(self.set.undo(own) + undo::SLOT, slot.into());
+            self.store(self.region.undo(own) + undo::SLOT, slot.into());
             return Some(own);
         }
         let free = (0..high).find(|&record| of(record) == Token::NONE.raw());
         let record = free.unwrap_or(high);
-        if record >= self.set.shape.undos {
+        if record >= self.region.shape.undos {
             return None;
         }
         // One that dies after this leaves a record that is free.
         self.store(set::UNDO_HIGH, high.max(record + 1).into());
-        self.store(self.set.undo(record) + undo::SLOT, slot.into());
-        self.store(self.set.undo(record) + undo::TOKEN, token.raw());
+        self.store(self.region.undo(record) + undo::SLOT, slot.into());
+        self.store(self.region.undo(record) + undo::TOKEN, token.raw());
         Some(record)
     }
 
     /// Whether `record` is that of the process with undo token `token`.
     #[inline(always)]
     pub fn is_undo_of(&self, record: u32, token: Token) -> bool {
-        record < self.set.shape.undos
-            && self.load(self.set.undo(record) + undo::TOKEN) == token.raw()
+        record < self.region.shape.undos
+            && self.load(self.region.undo(record) + undo::TOKEN) == token.raw()
     }
 
     /// Whether a process of this domain seems to be dead that has undo left here: what the set says
     /// may be out of date until `vshmemd` has looked.
     pub fn has_undo_of_the_dead(&self) -> bool {
         (0..self.undo_high()).any(|record| {
-            let at = self.set.undo(record);
+            let at = self.region.undo(record);
             let token = Token::from_raw(self.load(at + undo::TOKEN));
             token != Token::NONE
                 && token.domid() == self.around.domid()
@@ -260,17 +157,17 @@ impl<'a, 'b, C: Cell64, S: Surroundings> Locked<'a, 'b, C, S> {
     }
 
     pub(super) fn adjustment_words(&self) -> usize {
-        (self.set.shape.sems as usize).div_ceil(4)
+        (self.region.shape.sems as usize).div_ceil(4)
     }
 
     /// Value of a semaphore, which is one of the set's.
     pub(super) fn value(&self, num: u32) -> i32 {
-        (self.load(self.set.sem(num)) & 0xffff) as i32
+        (self.load(self.region.sem(num)) & 0xffff) as i32
     }
 
     /// Notes the time of a `semop` that succeeded.
     pub(super) fn stamp(&self, now: i64) {
-        self.set.at(set::OTIME).store(now as u64, Relaxed);
+        self.region.at(set::OTIME).store(now as u64, Relaxed);
     }
 }
 

@@ -1,29 +1,30 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A set's region in this process: mapped, checked, and as a place to sleep on.
+//! A region in this process: mapped, checked, and as a place to sleep on.
 
 use super::recover::{Busy, Dead};
-use super::{Set, Surroundings};
+use super::{Kind, Region, Surroundings};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags};
 use rustix::thread::futex;
 use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64};
-use vshmem_abi::set::{LINE, Shape};
+use vshmem_abi::region::LINE;
 use vshmem_abi::token::Token;
 
-/// A mapping of a set's region, for reading and writing; unmapped when dropped.
-pub struct SetMap {
+/// A mapping of a region, for reading and writing; unmapped when dropped.
+pub struct RegionMap<K> {
     at: NonNull<AtomicU64>,
-    shape: Shape,
+    shape: K,
+    bytes: usize,
 }
 
 // SAFETY: the mapping is shared memory of atomics; it belongs to no thread.
-unsafe impl Send for SetMap {}
+unsafe impl<K: Send> Send for RegionMap<K> {}
 // SAFETY: as above; every access goes through an atomic.
-unsafe impl Sync for SetMap {}
+unsafe impl<K: Sync> Sync for RegionMap<K> {}
 
-/// A mapping whose contents are not known to be a set's yet.
+/// A mapping whose contents are not known yet.
 struct Raw {
     at: NonNull<AtomicU64>,
     bytes: usize,
@@ -50,13 +51,13 @@ impl Raw {
         unsafe { std::slice::from_raw_parts(self.at.as_ptr(), self.bytes / 8) }
     }
 
-    fn becomes(self, shape: Shape) -> Result<SetMap, Errno> {
+    fn becomes<K: Kind>(self, shape: K) -> Result<RegionMap<K>, Errno> {
         if !shape.is_sound() || shape.bytes() != self.bytes as u64 {
             return Err(Errno::PROTO);
         }
-        let at = self.at;
+        let (at, bytes) = (self.at, self.bytes);
         std::mem::forget(self);
-        Ok(SetMap { at, shape })
+        Ok(RegionMap { at, shape, bytes })
     }
 }
 
@@ -67,35 +68,35 @@ impl Drop for Raw {
     }
 }
 
-impl SetMap {
-    /// Makes a set `id` of a region that is all zero, and maps it. Nobody else may have the region yet.
+impl<K: Kind> RegionMap<K> {
+    /// Makes a construct `id` of a region that is all zero, and maps it. Nobody else may have the region yet.
     ///
     /// # Errors
     /// `PROTO` when the file is not of the size that the shape has; else what `fstat` and `mmap` say.
-    pub fn create(fd: BorrowedFd<'_>, id: i32, shape: &Shape) -> Result<Self, Errno> {
+    pub fn create(fd: BorrowedFd<'_>, id: i32, shape: &K) -> Result<Self, Errno> {
         let map = Raw::map(fd)?.becomes(*shape)?;
-        map.set().init(id);
+        map.region().init(id);
         Ok(map)
     }
 
-    /// Maps the region of a set.
+    /// Maps the region of a construct.
     ///
     /// # Errors
-    /// `PROTO` when it is not one, or its size is not what its first words say; else what `fstat` and
+    /// `PROTO` when it is not one of this kind, or its size is not what its first words say; else what `fstat` and
     /// `mmap` say.
     pub fn map(fd: BorrowedFd<'_>) -> Result<Self, Errno> {
         let raw = Raw::map(fd)?;
-        let shape = Set::shape_told(raw.words()).ok_or(Errno::PROTO)?;
+        let shape = Region::shape_told(raw.words()).ok_or(Errno::PROTO)?;
         raw.becomes(shape)
     }
 
-    /// The set.
+    /// The region.
     #[inline(always)]
-    pub fn set(&self) -> Set<'_, AtomicU64> {
+    pub fn region(&self) -> Region<'_, AtomicU64, K> {
         // SAFETY: mapped for as long as `self`, as many words as the shape has (its size was checked
         // against the file, which is sealed against shrinking), page-aligned; atomics only.
         let words = unsafe { std::slice::from_raw_parts(self.at.as_ptr(), self.shape.words()) };
-        Set {
+        Region {
             words,
             shape: self.shape,
         }
@@ -103,7 +104,7 @@ impl SetMap {
 
     /// Bytes that are mapped.
     pub fn len(&self) -> usize {
-        self.shape.bytes() as usize
+        self.bytes
     }
 
     /// Whether nothing is mapped, which cannot be.
@@ -117,22 +118,22 @@ impl SetMap {
     }
 
     /// Gives up the mapping without unmapping it: it stays for as long as the process does.
-    pub fn leak(self) -> Set<'static, AtomicU64> {
+    pub fn leak(self) -> Region<'static, AtomicU64, K> {
         let shape = self.shape;
-        // SAFETY: as in `set`; never unmapped from here on.
+        // SAFETY: as in `region`; never unmapped from here on.
         let words = unsafe { std::slice::from_raw_parts(self.at.as_ptr(), shape.words()) };
         std::mem::forget(self);
-        Set { words, shape }
+        Region { words, shape }
     }
 
-    /// Tells the waiter at `index` that the set is gone.
+    /// Tells the waiter at `index` that the construct is gone.
     pub fn post_gone(&self, index: u32) {
-        self.set().post_gone(index);
+        self.region().post_gone(index);
         // Whatever its word said: another domain may have given the memory back, which zeroes it.
-        wake(self.set(), index);
+        wake(self.region(), index);
     }
 
-    /// [`Set::clean_up`] for a daemon. `is_dead` as in [`Surroundings`].
+    /// [`Region::clean_up`] for a daemon. `is_dead` as in [`Surroundings`].
     ///
     /// # Errors
     /// [`Busy`].
@@ -143,50 +144,35 @@ impl SetMap {
         now: i64,
         is_dead: &dyn Fn(u32) -> bool,
     ) -> Result<(), Busy> {
-        self.set()
+        self.region()
             .clean_up(me, dead, now, &self.daemon(me, is_dead))
     }
 
-    /// [`Set::apply_undo`] for a daemon.
-    ///
-    /// # Errors
-    /// [`Busy`].
-    pub fn apply_undo(
-        &self,
-        me: Token,
-        undoer: Token,
-        pid: i32,
-        now: i64,
-        is_dead: &dyn Fn(u32) -> bool,
-    ) -> Result<(), Busy> {
-        let around = self.daemon(me, is_dead);
-        self.set().apply_undo(me, undoer, pid, now, &around)
-    }
-
-    fn daemon<'a>(&'a self, me: Token, is_dead: &'a dyn Fn(u32) -> bool) -> Daemon<'a> {
+    /// What a daemon whose token is `me` brings along. `is_dead` as in [`Surroundings`].
+    pub fn daemon<'a>(&'a self, me: Token, is_dead: &'a dyn Fn(u32) -> bool) -> Daemon<'a, K> {
         Daemon {
-            set: self.set(),
+            region: self.region(),
             domid: me.domid(),
             is_dead,
         }
     }
 }
 
-impl Drop for SetMap {
+impl<K> Drop for RegionMap<K> {
     fn drop(&mut self) {
         // SAFETY: the range is this mapping, and no reference into it outlives `self`.
-        let _ = unsafe { rustix::mm::munmap(self.at.as_ptr().cast(), self.len()) };
+        let _ = unsafe { rustix::mm::munmap(self.at.as_ptr().cast(), self.bytes) };
     }
 }
 
 /// What a daemon brings along.
-struct Daemon<'a> {
-    set: Set<'a, AtomicU64>,
+pub struct Daemon<'a, K> {
+    region: Region<'a, AtomicU64, K>,
     domid: u32,
     is_dead: &'a dyn Fn(u32) -> bool,
 }
 
-impl Surroundings for Daemon<'_> {
+impl<K: Kind> Surroundings for Daemon<'_, K> {
     fn domid(&self) -> u32 {
         self.domid
     }
@@ -196,24 +182,24 @@ impl Surroundings for Daemon<'_> {
     }
 
     fn wake(&self, waiter: u32) {
-        wake(self.set, waiter);
+        wake(self.region, waiter);
     }
 }
 
 /// The word that a waiter sleeps on: the low half of its post word, which every process that maps the
 /// region can wake, of whatever domain of this kernel.
 #[inline]
-pub fn futex_word(set: Set<'_, AtomicU64>, index: u32) -> &AtomicU32 {
+pub fn futex_word<K: Kind>(region: Region<'_, AtomicU64, K>, index: u32) -> &AtomicU32 {
     const { assert!(cfg!(target_endian = "little") && LINE == 8) };
-    let post: *const AtomicU64 = set.post(index);
-    // SAFETY: the first four of the eight bytes of an atomic that lives as long as the set's words. It
+    let post: *const AtomicU64 = region.post(index);
+    // SAFETY: the first four of the eight bytes of an atomic that lives as long as the region's words. It
     // is handed to the kernel, which reads it as one 32-bit atomic; nobody mixes sizes otherwise.
     unsafe { &*post.cast::<AtomicU32>() }
 }
 
 /// Wakes whoever sleeps on the post word of a waiter.
-pub fn wake(set: Set<'_, AtomicU64>, index: u32) {
-    if index < set.shape().waiters {
-        let _ = futex::wake(futex_word(set, index), futex::Flags::empty(), 1);
+pub fn wake<K: Kind>(region: Region<'_, AtomicU64, K>, index: u32) {
+    if index < region.shape().waiters() {
+        let _ = futex::wake(futex_word(region, index), futex::Flags::empty(), 1);
     }
 }
