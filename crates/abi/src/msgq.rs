@@ -3,8 +3,8 @@
 //! [`crate::region`], whose words stand beside those that are named here.
 //!
 //! Each message has a header record; a short text lies in it, a longer one in a chain of blocks.
-//! Room for messages that are in the queue, and for those that are on their way in or out, is apart:
-//! who waits with a message never keeps others from using what `msg_qbytes` allows.
+//! There is room for messages that are in the queue, and more for those that are on their way in or
+//! out: waiting with a message does not keep others from using what `msg_qbytes` allows.
 
 use crate::region::{self, LINE, Layout, MAX_RECORDS, lines, waiter};
 
@@ -52,6 +52,9 @@ pub const STIME: usize = 27;
 /// `msg_rtime`, likewise.
 pub const RTIME: usize = 28;
 
+/// The messages that somebody has in its hands who does not wait: ends, as [`MESSAGES`].
+pub const HELD: usize = 29;
+
 /// Where the journal begins.
 pub const JOURNAL: usize = 32;
 
@@ -64,8 +67,8 @@ pub mod header {
     pub const WORDS: usize = 16;
     /// One of [`FREE`], [`HELD`], [`QUEUED`], [`GIVEN`], low half; bytes of the text, high half.
     pub const STATE: usize = 0;
-    /// Neighbours in the queue: next, low half; previous, high half; one more than the index. Of a
-    /// free one: the next free one.
+    /// Neighbours in the queue, or among those that are in somebody's hands: next, low half; previous,
+    /// high half; one more than the index. Of a free one: the next free one.
     pub const LINK: usize = 1;
     /// Neighbours in the list of its type, likewise.
     pub const TYPE_LINK: usize = 2;

@@ -96,6 +96,7 @@ fn the_wire_page_names_every_field_at_its_offset() {
         LRPID,
         STIME,
         RTIME,
+        HELD,
         JOURNAL
     );
     rows.push(format!("### Header of a message ({} words)", header::WORDS));

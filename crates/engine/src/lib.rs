@@ -19,6 +19,7 @@ pub mod doorbell;
 #[cfg(test)]
 mod explore;
 pub mod mapping;
+pub mod msgq;
 pub mod region;
 mod robust;
 pub mod set;

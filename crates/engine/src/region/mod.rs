@@ -14,6 +14,7 @@
 //! Nothing that is read from a region is believed: indices are checked, walks are bounded, and what
 //! the sizes are was read once ([`map::RegionMap`]).
 
+pub(crate) mod line;
 mod locked;
 pub mod map;
 pub mod recover;
@@ -41,6 +42,12 @@ impl Who {
     /// Process `pid`, as it sees itself, of domain `domid`.
     pub const fn new(pid: i32, domid: u32) -> Self {
         Self((pid as u64 & Self::MASK) | (domid as u64 & Self::MASK) << Self::BITS)
+    }
+
+    /// The pid, as the process sees itself, and its domain.
+    pub const fn parts(self) -> (i32, u32) {
+        let domid = (self.0 >> Self::BITS) & Self::MASK;
+        ((self.0 & Self::MASK) as i32, domid as u32)
     }
 
     /// The pid, if the process is one of `domid`, else 0: what the kernel gives for a process of
@@ -99,6 +106,10 @@ pub trait Kind: Layout {
 
     /// Frees what the record of a waiter has, who is in no line any more; to be committed.
     fn free<C: Cell64, S: Surroundings>(locked: &mut Locked<'_, '_, C, S, Self>, who: Waiting);
+
+    /// Whether somebody may have something of the region in its hands who does not wait: looked at
+    /// without the lock.
+    fn has_something_out<C: Cell64>(region: &Region<'_, C, Self>) -> bool;
 
     /// Clears away what the dead have left beside their records.
     fn sweep<C: Cell64, S: Surroundings>(
@@ -168,6 +179,12 @@ impl<'a, C: Cell64, K: Kind> Region<'a, C, K> {
         }
     }
 
+    /// Some words in a row; `None` when there are not as many.
+    #[inline]
+    pub(crate) fn words(&self, from: usize, count: usize) -> Option<&'a [C]> {
+        self.words.get(from..from.checked_add(count)?)
+    }
+
     #[inline(always)]
     pub(crate) fn load(&self, index: usize) -> u64 {
         self.at(index).load(Relaxed)
@@ -207,6 +224,12 @@ impl<'a, C: Cell64, K: Kind> Region<'a, C, K> {
     /// Who holds the lock.
     pub fn lock_holder(&self) -> Token {
         Token::from_raw(self.load(region::LOCK))
+    }
+
+    /// Whether the client `token`, if it is dead, may have left something here though it does not wait:
+    /// then [`Self::clean_up`] has to look.
+    pub fn may_concern(&self, token: Token) -> bool {
+        self.lock_holder() == token || K::has_something_out(self)
     }
 
     /// Whether the region is still that of the construct `id`. To be asked with the lock held: a region

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Those who wait: entering and leaving lines, being told.
 
+use super::line::Line;
 use super::locked::Locked;
 use super::{Caller, Kind, Surroundings, Who, halves, word_of};
 use crate::cell::Cell64;
@@ -8,13 +9,6 @@ use std::ffi::c_int;
 use std::sync::atomic::Ordering::{Acquire, Release};
 use vshmem_abi::region::{self, waiter};
 use vshmem_abi::token::Token;
-
-/// One of the lines that waiters are in: place of the links in a waiter's record, place of the ends.
-#[derive(Clone, Copy)]
-pub(crate) struct Line {
-    pub link: usize,
-    pub ends: usize,
-}
 
 /// One who waits, as its record says.
 #[derive(Clone, Copy)]
@@ -58,7 +52,7 @@ impl<C: Cell64, S: Surroundings, K: Kind> Locked<'_, '_, C, S, K> {
     }
 
     pub(crate) fn next(&self, line: Line, after: Waiting) -> Option<Waiting> {
-        self.follow(halves(self.load(self.region.waiter(after.index) + line.link)).0)
+        self.follow(halves(self.load(line.link(after.index))).0)
     }
 
     /// The two counts of waiters.
@@ -124,43 +118,6 @@ impl<C: Cell64, S: Surroundings, K: Kind> Locked<'_, '_, C, S, K> {
         Some(index)
     }
 
-    pub(crate) fn link_last(&mut self, line: Line, index: u32) {
-        let (first, last) = halves(self.load(line.ends));
-        let link = self.region.waiter(index) + line.link;
-        self.put(link, word_of(0, last));
-        match self.follow(last) {
-            Some(before) => {
-                let link = self.region.waiter(before.index) + line.link;
-                let (_, previous) = halves(self.load(link));
-                self.put(link, word_of(index + 1, previous));
-                self.put(line.ends, word_of(first, index + 1));
-            }
-            None => self.put(line.ends, word_of(index + 1, index + 1)),
-        }
-    }
-
-    pub(crate) fn unlink(&mut self, line: Line, index: u32) {
-        let (next, previous) = halves(self.load(self.region.waiter(index) + line.link));
-        let (mut first, mut last) = halves(self.load(line.ends));
-        match self.follow(previous) {
-            Some(before) => {
-                let link = self.region.waiter(before.index) + line.link;
-                let (_, further) = halves(self.load(link));
-                self.put(link, word_of(next, further));
-            }
-            None => first = next,
-        }
-        match self.follow(next) {
-            Some(after) => {
-                let link = self.region.waiter(after.index) + line.link;
-                let (further, _) = halves(self.load(link));
-                self.put(link, word_of(further, previous));
-            }
-            None => last = previous,
-        }
-        self.put(line.ends, word_of(first, last));
-    }
-
     /// Takes a waiter out that gives up, or is dead, and frees its record.
     pub(crate) fn abandon(&mut self, who: Waiting) {
         if who.is_queued() {
@@ -171,7 +128,7 @@ impl<C: Cell64, S: Surroundings, K: Kind> Locked<'_, '_, C, S, K> {
         self.commit();
     }
 
-    /// Takes a waiter out of the queues with this result, to be told ([`Self::post_all`]); to be
+    /// Takes a waiter out of the lines with this result, to be told ([`Self::post_all`]); to be
     /// committed.
     pub(crate) fn finish(&mut self, who: Waiting, errno: c_int) {
         let at = self.region.waiter(who.index);
@@ -193,6 +150,9 @@ impl<C: Cell64, S: Surroundings, K: Kind> Locked<'_, '_, C, S, K> {
 
     /// Tells all those who were served.
     pub(crate) fn post_all(&mut self) {
+        if self.load(region::POSTING) == 0 {
+            return;
+        }
         for _ in 0..self.region.shape.waiters() {
             let (first, last) = halves(self.load(region::POSTING));
             let Some(who) = self.follow(first) else {
@@ -210,8 +170,8 @@ impl<C: Cell64, S: Surroundings, K: Kind> Locked<'_, '_, C, S, K> {
         self.store(region::POSTING, 0);
     }
 
-    /// Gives up waiting at `index`. `true`: the waiter is out of the queue and its record is free.
-    /// `false`: its operations are done or have failed, as [whoever has freed it] tells.
+    /// Gives up waiting at `index`. `true`: the waiter is out of the line and its record is free.
+    /// `false`: what it waited for is done, or has failed, as its record tells.
     pub fn give_up(&mut self, index: u32, token: Token) -> bool {
         match self.queued_of(index, token) {
             Some(who) => {
@@ -222,8 +182,8 @@ impl<C: Cell64, S: Surroundings, K: Kind> Locked<'_, '_, C, S, K> {
         }
     }
 
-    /// Ends the waiting at `index` with `errno`, as if its operations had failed: the record stays the
-    /// waiter's, who finds the result there. `false`: they were done, or had failed, before.
+    /// Ends the waiting at `index` with `errno`, as if what it waits for had failed: the record stays the
+    /// waiter's, who finds the result there. `false`: it was done, or had failed, before.
     pub fn interrupt(&mut self, index: u32, token: Token, errno: c_int) -> bool {
         match self.queued_of(index, token) {
             Some(who) => {

@@ -9,8 +9,9 @@
 use super::{Call, Locked, Op, Performed, Set, Surroundings, halves, word_of};
 use crate::cell::Cell64;
 use crate::region::Kind;
+use crate::region::line::Line;
 use crate::region::recover::Dead;
-use crate::region::waiting::{Line, Waiting};
+use crate::region::waiting::Waiting;
 use std::ffi::c_int;
 use vshmem_abi::region::{COUNTS, INTENT, QUEUE, SCAN, waiter};
 use vshmem_abi::set::{self, ALTERS, Shape};
@@ -71,17 +72,13 @@ pub(super) enum Changed<'o> {
     Anything,
 }
 
-const ALL: Line = Line {
-    link: waiter::LINK,
-    ends: QUEUE,
-};
-
 impl<C: Cell64> Set<'_, C> {
+    fn all(&self) -> Line {
+        self.line_of_waiters(waiter::LINK, QUEUE)
+    }
+
     fn of_sem(&self, num: u32) -> Line {
-        Line {
-            link: waiter::SEM_LINK,
-            ends: self.sem_queue(num),
-        }
+        self.line_of_waiters(waiter::SEM_LINK, self.sem_queue(num))
     }
 }
 
@@ -91,7 +88,7 @@ impl Kind for Shape {
     }
 
     fn leave<C: Cell64, S: Surroundings>(locked: &mut Locked<'_, '_, C, S>, who: Waiting) {
-        locked.unlink(ALL, who.index);
+        locked.unlink(locked.region.all(), who.index);
         let (waiting, complex) = locked.counts();
         let complex = if who.is_single() {
             let num = locked.region.op_of(who, 0).num();
@@ -112,6 +109,10 @@ impl Kind for Shape {
         {
             locked.put(locked.region.long(long), 0);
         }
+    }
+
+    fn has_something_out<C: Cell64>(_: &Set<'_, C>) -> bool {
+        false
     }
 
     fn sweep<C: Cell64, S: Surroundings>(locked: &mut Locked<'_, '_, C, S>, dead: Dead, now: i64) {
@@ -163,7 +164,7 @@ impl<C: Cell64, S: Surroundings> Locked<'_, '_, C, S> {
             | (ops.len() as u64) << 16
             | long.map_or(0, |long| u64::from(long) + 1) << 32;
         self.put(at + waiter::STATE, state);
-        self.link_last(ALL, index);
+        self.link_last(self.region.all(), index);
         let (waiting, complex) = self.counts();
         let complex = match ops {
             [single] => {
@@ -245,7 +246,7 @@ impl<C: Cell64, S: Surroundings> Locked<'_, '_, C, S> {
 
     /// Those who change a semaphore: of one semaphore, or all (`update_queue`).
     fn update(&mut self, num: Option<u32>, steps: &mut u32) -> bool {
-        let line = num.map_or(ALL, |num| self.region.of_sem(num));
+        let line = num.map_or(self.region.all(), |num| self.region.of_sem(num));
         let mut done = false;
         let mut at = self.first(line);
         while let Some(who) = at {
@@ -305,7 +306,7 @@ impl<C: Cell64, S: Surroundings> Locked<'_, '_, C, S> {
             }
         }
         if got_zero && self.counts().1 > 0 {
-            done |= self.wake_const(ALL, |who| !who.is_single(), steps);
+            done |= self.wake_const(self.region.all(), |who| !who.is_single(), steps);
         }
         done
     }
@@ -343,7 +344,7 @@ impl<C: Cell64, S: Surroundings> Locked<'_, '_, C, S> {
     /// one of that kind.
     pub(super) fn count_waiting(&self, num: u32, for_zero: bool) -> u32 {
         let mut count = 0;
-        let mut at = self.first(ALL);
+        let mut at = self.first(self.region.all());
         for _ in 0..self.region.shape.waiters {
             let Some(who) = at else { break };
             let (place, _) = halves(self.load(self.region.waiter(who.index) + waiter::OUTCOME));
@@ -356,7 +357,7 @@ impl<C: Cell64, S: Surroundings> Locked<'_, '_, C, S> {
             if op.num() == num && kind && !self.is_dead(who) {
                 count += 1;
             }
-            at = self.next(ALL, who);
+            at = self.next(self.region.all(), who);
         }
         count
     }
