@@ -157,6 +157,78 @@ static inline long nattch(int id)
     return (long)stat_of(id).shm_nattch;
 }
 
+static inline void handle(int signal, void (*handler)(int), int flags)
+{
+    struct sigaction action = {.sa_handler = handler, .sa_flags = flags};
+    CHECK(sigaction(signal, &action, NULL) == 0);
+}
+
+// The letter that /proc has for the state of a process.
+static inline char state_of(pid_t pid)
+{
+    char path[64], text[512] = "";
+    snprintf(path, sizeof path, "/proc/%d/stat", pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    CHECK(fd >= 0 && read(fd, text, sizeof text - 1) > 0);
+    close(fd);
+    char *end = strrchr(text, ')');
+    CHECK(end != NULL);
+    return end[2];
+}
+
+static inline void until_state(pid_t pid, char state)
+{
+    while (state_of(pid) != state)
+        sched_yield();
+}
+
+// The next name that a sleeper wrote.
+static inline char told_by(struct gate *told)
+{
+    char name;
+    CHECK(read(told->fd[0], &name, 1) == 1);
+    return name;
+}
+
+// Waits until another second has begun, as the kernel's clock for files and IPC sees it.
+static inline void next_second(void)
+{
+    struct timespec now;
+    time_t last = time(NULL);
+    do {
+        nanosleep(&(struct timespec){0, 5000000}, NULL);
+        CHECK(clock_gettime(CLOCK_REALTIME_COARSE, &now) == 0);
+    } while (now.tv_sec == last);
+}
+
+// Processor time of a process, in ticks.
+static inline void cpu_of(pid_t pid, unsigned long *ticks)
+{
+    char path[64], text[512] = "";
+    snprintf(path, sizeof path, "/proc/%d/stat", pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    CHECK(fd >= 0 && read(fd, text, sizeof text - 1) > 0);
+    close(fd);
+    unsigned long user, system;
+    SAME(sscanf(strrchr(text, ')') + 2, "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user, &system), 2);
+    *ticks = user + system;
+}
+
+// How often a process has slept.
+static inline long switches_of(pid_t pid)
+{
+    char path[64], line[256];
+    long count = -1;
+    snprintf(path, sizeof path, "/proc/%d/status", pid);
+    FILE *file = fopen(path, "re");
+    CHECK(file != NULL);
+    while (fgets(line, sizeof line, file) != NULL)
+        sscanf(line, "voluntary_ctxt_switches: %ld", &count);
+    fclose(file);
+    CHECK(count >= 0);
+    return count;
+}
+
 struct scenario {
     const char *name;
     void (*run)(char **args);

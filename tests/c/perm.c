@@ -2,23 +2,7 @@
 // Who may do what: the caller's effective ids at the moment of each call decide. Runs as root and
 // takes other identities.
 #include "check.h"
-#include <grp.h>
-
-enum { ALICE = 4001, BOB = 4002, STAFF = 4100, GUESTS = 4101 };
-
-// Runs `body` in a child with these effective ids and no supplementary groups.
-#define AS(user, group, ...)                                                                    \
-    do {                                                                                        \
-        pid_t child_ = fork();                                                                  \
-        CHECK(child_ >= 0);                                                                     \
-        if (child_ == 0) {                                                                      \
-            CHECK(setgroups(0, NULL) == 0 && setresgid(group, group, group) == 0);              \
-            CHECK(setresuid(user, user, user) == 0);                                            \
-            __VA_ARGS__;                                                                        \
-            _exit(0);                                                                           \
-        }                                                                                       \
-        wait_ok(child_);                                                                        \
-    } while (0)
+#include "identity.h"
 
 static void set(int id, uid_t uid, gid_t gid, mode_t mode)
 {

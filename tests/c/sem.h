@@ -77,25 +77,6 @@ static inline void until_count(int id, int sem, int command, int count)
     }
 }
 
-// The letter that /proc has for the state of a process.
-static inline char state_of(pid_t pid)
-{
-    char path[64], text[512] = "";
-    snprintf(path, sizeof path, "/proc/%d/stat", pid);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    CHECK(fd >= 0 && read(fd, text, sizeof text - 1) > 0);
-    close(fd);
-    char *end = strrchr(text, ')');
-    CHECK(end != NULL);
-    return end[2];
-}
-
-static inline void until_state(pid_t pid, char state)
-{
-    while (state_of(pid) != state)
-        sched_yield();
-}
-
 // A child that does the operations and succeeds if they end with `error` (0: success). When they
 // have ended, it writes `name` to `told` if there is one.
 static inline pid_t sleeper(int id, struct sembuf *ops, size_t count, int error, struct gate *told,
@@ -127,14 +108,6 @@ static inline pid_t asleep_in(int id, int sem, int by, int flags, int error, str
     pid_t child = sleeper(id, OPS({(unsigned short)sem, (short)by, (short)flags}), error, told, name);
     until_count(id, sem, command, before + 1);
     return child;
-}
-
-// The next name that a sleeper wrote.
-static inline char told_by(struct gate *told)
-{
-    char name;
-    CHECK(read(told->fd[0], &name, 1) == 1);
-    return name;
 }
 
 #endif

@@ -2,28 +2,7 @@
 // Who may do what to a semaphore set: the caller's effective ids at each call. Runs as root and
 // takes other identities.
 #include "sem.h"
-#include <grp.h>
-
-enum { ALICE = 4001, BOB = 4002, STAFF = 4100, GUESTS = 4101 };
-
-static void become(uid_t user, gid_t group)
-{
-    CHECK(setgroups(0, NULL) == 0 && setresgid(group, group, group) == 0);
-    CHECK(setresuid(user, user, user) == 0);
-}
-
-// Runs `body` in a child with these ids and no supplementary groups.
-#define AS(user, group, ...)                                                                    \
-    do {                                                                                        \
-        pid_t child_ = fork();                                                                  \
-        CHECK(child_ >= 0);                                                                     \
-        if (child_ == 0) {                                                                      \
-            become(user, group);                                                                \
-            __VA_ARGS__;                                                                        \
-            _exit(0);                                                                           \
-        }                                                                                       \
-        wait_ok(child_);                                                                        \
-    } while (0)
+#include "identity.h"
 
 static void set_mode(int id, uid_t uid, gid_t gid, mode_t mode)
 {

@@ -363,17 +363,6 @@ static void owner_and_mode(char **args)
     set_gone(id);
 }
 
-// Waits until another second has begun, as the kernel's clock for files and IPC sees it.
-static void next_second(void)
-{
-    struct timespec now;
-    time_t last = time(NULL);
-    do {
-        nanosleep(&(struct timespec){0, 5000000}, NULL);
-        CHECK(clock_gettime(CLOCK_REALTIME_COARSE, &now) == 0);
-    } while (now.tv_sec == last);
-}
-
 static void times(char **args)
 {
     (void)args;

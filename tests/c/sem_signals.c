@@ -12,12 +12,6 @@ static void notes(int signal)
     caught = signal;
 }
 
-static void handle(int signal, void (*handler)(int), int flags)
-{
-    struct sigaction action = {.sa_handler = handler, .sa_flags = flags};
-    CHECK(sigaction(signal, &action, NULL) == 0);
-}
-
 enum { PLAIN, TIMED, ZERO, MANY_OPS, WITH_UNDO, KINDS };
 
 // Sleeps in semop in some way.

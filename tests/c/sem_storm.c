@@ -3,13 +3,12 @@
 // nothing): `sem_storm exact PROCESSES ROUNDS`, `sem_storm killed PROCESSES KILLS` and
 // `sem_storm random PROCESSES KILLS`. The other roles are those of the processes.
 #include "sem.h"
-#include "random.h"
+#include "domains.h"
 
 enum { MUTEX, DONE, SPARE, SEMS };       // of the set of the first two
 enum { KINDS = 5, AMOUNT = 12 };         // of the set of the third
 enum { MOST = 128 };
 
-static char **program;
 static int the_set(void)
 {
     int id = semget(KEY, 0, 0);
@@ -174,29 +173,6 @@ static void takes_and_gives(char **args)
     }
 }
 
-static pid_t start(int number, const char *role, unsigned long long with, const char *rounds)
-{
-    char *names = getenv("DOMAINS"), copy[256] = "", *domains[16], *rest, texts[1][32];
-    int count = 0;
-    snprintf(copy, sizeof copy, "%s", names ? names : "");
-    for (char *name = strtok_r(copy, " ", &rest); name; name = strtok_r(NULL, " ", &rest))
-        domains[count++] = name;
-    snprintf(texts[0], sizeof texts[0], "%llu", with);
-    char *arguments[] = {program[0], (char *)role, texts[0], (char *)rounds, NULL};
-    pid_t parent = getpid(), child = fork();
-    CHECK(child >= 0);
-    if (child == 0) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        if (getppid() != parent)
-            _exit(1);
-        if (count > 0)
-            setenv("VSHMEM_DOMAIN", domains[number % count], 1);
-        execv("/proc/self/exe", arguments);
-        _exit(98);
-    }
-    return child;
-}
-
 static void until_value(int id, int sem, int wanted)
 {
     while (value(id, sem) != wanted)
@@ -225,26 +201,6 @@ static void exact(char **args)
     detach((void *)shared);
     destroy(segment);
     set_gone(id);
-}
-
-static void kill_at_random(pid_t *children, int processes, int kills, const char *role)
-{
-    for (int n = 0; n < processes; n++)
-        children[n] = start(n, role, (unsigned)n + 1, NULL);
-    seed("4711");
-    for (int n = 0; n < kills; n++) {
-        unsigned victim = below((unsigned)processes);
-        usleep(below(below(4) ? 2000 : 8000));
-        // It must not have ended by itself.
-        SAME(waitpid(children[victim], NULL, WNOHANG), 0);
-        wait_killed(children[victim]);
-        children[victim] = start((int)victim, role, 1000 + (unsigned)n, NULL);
-    }
-    // All together, then one after another.
-    for (int n = 0; n < processes / 2; n++)
-        CHECK(kill(children[n], SIGKILL) == 0);
-    for (int n = 0; n < processes; n++)
-        wait_killed(children[n]);
 }
 
 static void killed(char **args)
@@ -298,6 +254,5 @@ int main(int argc, char **argv)
         {"random", at_random}, {"counts", counts},
         {"counts_for_ever", counts_for_ever}, {"takes_and_gives", takes_and_gives},
     };
-    program = argv;
     return run_scenario(argc, argv, all, sizeof all / sizeof all[0]);
 }

@@ -367,18 +367,6 @@ static void killed_sleepers(char **args)
     set_gone(id);
 }
 
-static void cpu_of(pid_t pid, unsigned long *ticks)
-{
-    char path[64], text[512] = "";
-    snprintf(path, sizeof path, "/proc/%d/stat", pid);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    CHECK(fd >= 0 && read(fd, text, sizeof text - 1) > 0);
-    close(fd);
-    unsigned long user, system;
-    SAME(sscanf(strrchr(text, ')') + 2, "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user, &system), 2);
-    *ticks = user + system;
-}
-
 // Blocked is asleep: no processor time.
 static void sleepers_sleep(char **args)
 {
@@ -408,20 +396,6 @@ static void *takes_one(void *id)
 {
     does(*(int *)id, 0, -1, 0);
     return NULL;
-}
-
-static long switches_of(pid_t pid)
-{
-    char path[64], line[256];
-    long count = -1;
-    snprintf(path, sizeof path, "/proc/%d/status", pid);
-    FILE *file = fopen(path, "re");
-    CHECK(file != NULL);
-    while (fgets(line, sizeof line, file) != NULL)
-        sscanf(line, "voluntary_ctxt_switches: %ld", &count);
-    fclose(file);
-    CHECK(count >= 0);
-    return count;
 }
 
 // No herd: a V for one does not even wake the others.
