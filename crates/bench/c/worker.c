@@ -4,6 +4,7 @@
  *
  *	worker hold KEY SIZE			makes a segment, says "ready", removes it when stdin ends
  *	worker hold-set KEY COUNT		the same with a set of so many semaphores
+ *	worker hold-queue KEY COUNT		the same with a queue that has so many messages
  *	worker BATCHES OPS CASE [ARGS]		does CASE OPS times, BATCHES times over, and prints the
  *						nanoseconds one took in each batch, a line a batch
  */
@@ -12,6 +13,7 @@
 
 #include <spawn.h>
 #include <sys/ipc.h>
+#include <sys/msg.h>
 #include <sys/sem.h>
 #include <sys/shm.h>
 #include <sys/syscall.h>
@@ -182,6 +184,27 @@ static void do_four(void)
 	step(4, 0);
 }
 
+struct message {
+	long type;
+	char text[8];
+};
+
+/* A queue that somebody made: KEY COUNT. */
+static void existing_queue(char **args)
+{
+	key = (key_t)strtoul(args[0], NULL, 0);
+	check((id = msgget(key, 0)) >= 0, "msgget");
+}
+
+/* A message there and back, behind all others in the queue, whose types are others. */
+static void do_message(void)
+{
+	struct message message = {.type = 1000000000};
+
+	check(msgsnd(id, &message, sizeof message.text, 0) == 0, "msgsnd");
+	check(msgrcv(id, &message, sizeof message.text, 1000000000, 0) == 8, "msgrcv");
+}
+
 static void nothing(char **args)
 {
 	(void)args;
@@ -236,6 +259,7 @@ static const struct {
 	{"sem-one", 2, existing_set, do_one},
 	{"sem-undo", 2, existing_set, do_undo},
 	{"sem-four", 2, existing_set, do_four},
+	{"message", 2, existing_queue, do_message},
 	{"syscall", 0, nothing, do_syscall},
 	{"fork", 0, nothing, do_fork},
 	{"fork-attached", 2, existing_attached, do_fork},
@@ -273,6 +297,23 @@ static int hold_set(char **args)
 	return 0;
 }
 
+static int hold_queue(char **args)
+{
+	int held = msgget((key_t)strtoul(args[0], NULL, 0), IPC_CREAT | IPC_EXCL | 0600);
+	int count = atoi(args[1]);
+
+	check(held >= 0, "msgget");
+	/* Without text, so that as many fit as the queue may have bytes. */
+	for (int i = 0; i < count; i++) {
+		struct message message = {.type = i + 1};
+
+		check(msgsnd(held, &message, 0, IPC_NOWAIT) == 0, "msgsnd");
+	}
+	wait_for_end();
+	check(msgctl(held, IPC_RMID, NULL) == 0, "msgctl(IPC_RMID)");
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	unsigned long batches, ops;
@@ -281,6 +322,8 @@ int main(int argc, char **argv)
 		return hold(argv + 2);
 	if (argc == 4 && strcmp(argv[1], "hold-set") == 0)
 		return hold_set(argv + 2);
+	if (argc == 4 && strcmp(argv[1], "hold-queue") == 0)
+		return hold_queue(argv + 2);
 	if (argc < 4)
 		fail("wrong number of arguments");
 	batches = strtoul(argv[1], NULL, 0);

@@ -68,10 +68,10 @@ pub enum Program {
     /// `sync` of dwarfs-c with a region of so many bytes: this side's turns are measured, the
     /// peer is in this place.
     Sync(u32, Place),
-    /// `ping` of the semaphores' program: this side's turns are measured, the peer is in this place.
-    Ping(Place),
-    /// `mutex` of the semaphores' program, with so many processes.
-    Mutex(u32),
+    /// Two processes of a program of turns: this side's turns are measured, the peer is in this place.
+    Two(Turns, Place),
+    /// So many processes of a program of turns, all of which it starts itself.
+    Many(Turns, u32),
     /// A case of the worker.
     Worker {
         /// Its name there.
@@ -81,6 +81,17 @@ pub enum Program {
     },
     /// A program that is started, with the library preloaded, by a worker that has it not.
     Start(&'static str),
+}
+
+/// A part of a program that prints what a turn took.
+#[derive(Clone, Copy, Debug)]
+pub struct Turns {
+    /// The program.
+    pub program: &'static str,
+    /// The part.
+    pub part: &'static str,
+    /// Bytes of each message, for those that want to know.
+    pub size: Option<u32>,
 }
 
 /// The key that a worker gets.
@@ -98,6 +109,9 @@ pub enum Key {
     /// One of the range, of a set of so many semaphores that a process in this place made; the number
     /// is an argument after it.
     HeldSet(u32, Place),
+    /// One of the range, of a queue with so many messages that a process in this place made; the number
+    /// is an argument after it.
+    HeldQueue(u32, Place),
 }
 
 /// One thing to measure.
@@ -201,23 +215,47 @@ const fn start(name: &'static str, what: &'static str, goal: Goal) -> Case {
 }
 
 const MIB_16: u32 = 16 << 20;
+const fn semaphores(part: &'static str) -> Turns {
+    Turns {
+        program: "semaphores",
+        part,
+        size: None,
+    }
+}
+
+const SEM_PING: Turns = semaphores("ping");
+const MUTEX: Turns = semaphores("mutex");
+
+const fn queues(part: &'static str, size: u32) -> Turns {
+    Turns {
+        program: "queues",
+        part,
+        size: Some(size),
+    }
+}
+
+const MSG_PING: Turns = queues("ping", 8);
+
 /// So many times as fast as the kernel.
 const THIRTY_TIMES: Goal = Goal::Ratio(1.0 / 30.0);
 const SIX_TIMES: Goal = Goal::Ratio(1.0 / 6.0);
 const FIVE_TIMES: Goal = Goal::Ratio(1.0 / 5.0);
 const FOUR_TIMES: Goal = Goal::Ratio(1.0 / 4.0);
 const THREE_TIMES: Goal = Goal::Ratio(1.0 / 3.0);
+const TWICE: Goal = Goal::Ratio(1.0 / 2.0);
+const HALF_AS_MUCH_MORE: Goal = Goal::Ratio(1.0 / 1.5);
 const LOCAL: Goal = Goal::Added(5.0);
 const HALF_MS: Goal = Goal::Added(500_000.0);
 
 /// All cases, in the order they are measured in.
 pub fn all() -> Vec<Case> {
-    use Key::{Held, HeldSet, Local, No, Unused};
+    use Key::{Held, HeldQueue, HeldSet, Local, No, Unused};
     use Place::{Other, Same};
     const ONE: &[Pinning] = &[OneCore];
     const TWO: &[Pinning] = &[TwoCores];
     const FREE: &[Pinning] = &[Free];
     const ONE_FREE: &[Pinning] = &[OneCore, Free];
+    const TWO_FREE: &[Pinning] = &[TwoCores, Free];
     const ALL: &[Pinning] = &[OneCore, TwoCores, Free];
     vec![
         sync("sync-8", 8, Same, 50_000),
@@ -327,7 +365,7 @@ pub fn all() -> Vec<Case> {
         routed(
             "sem-ping-two",
             "semop ping-pong of two processes in one domain",
-            Program::Ping(Same),
+            Program::Two(SEM_PING, Same),
             5_000,
             TWO,
             THIRTY_TIMES,
@@ -335,7 +373,7 @@ pub fn all() -> Vec<Case> {
         routed(
             "sem-ping-one",
             "semop ping-pong of two processes in one domain",
-            Program::Ping(Same),
+            Program::Two(SEM_PING, Same),
             20_000,
             ONE,
             NOISE,
@@ -343,7 +381,7 @@ pub fn all() -> Vec<Case> {
         routed(
             "sem-ping-free",
             "semop ping-pong of two processes in one domain",
-            Program::Ping(Same),
+            Program::Two(SEM_PING, Same),
             5_000,
             FREE,
             Goal::Open,
@@ -351,7 +389,7 @@ pub fn all() -> Vec<Case> {
         routed(
             "sem-ping-two-across",
             "semop ping-pong of two processes in two domains",
-            Program::Ping(Other),
+            Program::Two(SEM_PING, Other),
             5_000,
             TWO,
             THIRTY_TIMES,
@@ -359,7 +397,7 @@ pub fn all() -> Vec<Case> {
         routed(
             "sem-ping-one-across",
             "semop ping-pong of two processes in two domains",
-            Program::Ping(Other),
+            Program::Two(SEM_PING, Other),
             20_000,
             ONE,
             NOISE,
@@ -367,7 +405,7 @@ pub fn all() -> Vec<Case> {
         routed(
             "sem-ping-free-across",
             "semop ping-pong of two processes in two domains",
-            Program::Ping(Other),
+            Program::Two(SEM_PING, Other),
             5_000,
             FREE,
             Goal::Open,
@@ -375,7 +413,7 @@ pub fn all() -> Vec<Case> {
         routed(
             "sem-mutex-2",
             "2 processes that take and give back one mutex semaphore all the time",
-            Program::Mutex(2),
+            Program::Many(MUTEX, 2),
             10_000,
             FREE,
             THREE_TIMES,
@@ -383,10 +421,130 @@ pub fn all() -> Vec<Case> {
         routed(
             "sem-mutex-8",
             "8 processes that take and give back one mutex semaphore all the time",
-            Program::Mutex(8),
+            Program::Many(MUTEX, 8),
             2_500,
             FREE,
             THREE_TIMES,
+        ),
+        worker(
+            "msg-one",
+            "msgsnd and msgrcv of 8 bytes by one process; queue made in the same domain",
+            ("message", HeldQueue(0, Same)),
+            20000,
+            ONE,
+            THREE_TIMES,
+        ),
+        worker(
+            "msg-one-across",
+            "msgsnd and msgrcv of 8 bytes by one process; queue made in another domain",
+            ("message", HeldQueue(0, Other)),
+            20000,
+            ONE,
+            THREE_TIMES,
+        ),
+        worker(
+            "msg-deep-1000",
+            "msgsnd and msgrcv by type behind 1000 messages of other types",
+            ("message", HeldQueue(1000, Same)),
+            1000,
+            ONE,
+            NOISE,
+        ),
+        worker(
+            "msg-deep-10000",
+            "msgsnd and msgrcv by type behind 10000 messages of other types",
+            ("message", HeldQueue(10000, Same)),
+            200,
+            ONE,
+            NOISE,
+        ),
+        routed(
+            "msg-ping-two",
+            "ping-pong of 8 bytes by two processes in one domain",
+            Program::Two(MSG_PING, Same),
+            5000,
+            TWO,
+            THIRTY_TIMES,
+        ),
+        routed(
+            "msg-ping-one",
+            "ping-pong of 8 bytes by two processes in one domain",
+            Program::Two(MSG_PING, Same),
+            20000,
+            ONE,
+            NOISE,
+        ),
+        routed(
+            "msg-ping-free",
+            "ping-pong of 8 bytes by two processes in one domain",
+            Program::Two(MSG_PING, Same),
+            5000,
+            FREE,
+            Goal::Open,
+        ),
+        routed(
+            "msg-ping-two-across",
+            "ping-pong of 8 bytes by two processes in two domains",
+            Program::Two(MSG_PING, Other),
+            5000,
+            TWO,
+            THIRTY_TIMES,
+        ),
+        routed(
+            "msg-ping-one-across",
+            "ping-pong of 8 bytes by two processes in two domains",
+            Program::Two(MSG_PING, Other),
+            20000,
+            ONE,
+            NOISE,
+        ),
+        routed(
+            "msg-ping-free-across",
+            "ping-pong of 8 bytes by two processes in two domains",
+            Program::Two(MSG_PING, Other),
+            5000,
+            FREE,
+            Goal::Open,
+        ),
+        routed(
+            "msg-stream-64",
+            "a stream of messages of 64 bytes, one sender, one receiver, in one domain",
+            Program::Two(queues("stream", 64), Same),
+            50000,
+            TWO_FREE,
+            THREE_TIMES,
+        ),
+        routed(
+            "msg-stream-8k",
+            "a stream of messages of 8 KiB, one sender, one receiver, in one domain",
+            Program::Two(queues("stream", 8192), Same),
+            20000,
+            TWO_FREE,
+            HALF_AS_MUCH_MORE,
+        ),
+        routed(
+            "msg-stream-64-across",
+            "a stream of messages of 64 bytes, one sender, one receiver, in two domains",
+            Program::Two(queues("stream", 64), Other),
+            50000,
+            TWO_FREE,
+            THREE_TIMES,
+        ),
+        routed(
+            "msg-stream-8k-across",
+            "a stream of messages of 8 KiB, one sender, one receiver, in two domains",
+            Program::Two(queues("stream", 8192), Other),
+            20000,
+            TWO_FREE,
+            HALF_AS_MUCH_MORE,
+        ),
+        routed(
+            "msg-typed",
+            "4 senders and 4 receivers, each with a type of its own, at one queue; 64 bytes",
+            Program::Many(queues("typed", 64), 4),
+            5000,
+            FREE,
+            TWICE,
         ),
         finely(worker(
             "local-semop",

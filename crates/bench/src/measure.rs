@@ -2,7 +2,7 @@
 //! Runs a case natively and routed by turns.
 
 use crate::Result;
-use crate::cases::{Case, Key, Keys, Pinning, Place, Program};
+use crate::cases::{Case, Key, Keys, Pinning, Place, Program, Turns};
 use crate::report::Measured;
 use crate::world::{Bench, DOMAIN, OTHER, ROUTED_KEYS};
 use std::ffi::OsStr;
@@ -96,12 +96,13 @@ impl Run<'_> {
     fn once(&self, side: Side) -> Result<Vec<f64>> {
         match self.case.program {
             Program::Sync(size, place) => self.sync(side, size, place),
-            Program::Ping(place) => self.ping(side, place),
-            Program::Mutex(workers) => {
-                let mut command = self.command(side, Place::Same, self.bench.program("semaphores"));
-                command
-                    .args(["mutex", &workers.to_string(), &self.bench.key()])
-                    .arg(self.ops().to_string());
+            Program::Two(turns, place) => {
+                let key = self.bench.key();
+                self.two(place, |id, place| self.turns(side, place, turns, id, &key))
+            }
+            Program::Many(turns, workers) => {
+                let (workers, key) = (workers.to_string(), self.bench.key());
+                let command = self.turns(side, Place::Same, turns, &workers, &key);
                 turn(&output(self.start(command, 0)?)?)
             }
             Program::Worker { case, key } => self.worker(side, case, key),
@@ -131,15 +132,13 @@ impl Run<'_> {
         self.two(place, command)
     }
 
-    fn ping(&self, side: Side, place: Place) -> Result<Vec<f64>> {
-        let key = self.bench.key();
-        let program = self.bench.program("semaphores");
-        let command = |id: &str, place: Place| {
-            let mut command = self.command(side, place, &program);
-            command.args(["ping", id, &key, &self.ops().to_string()]);
-            command
-        };
-        self.two(place, command)
+    fn turns(&self, side: Side, place: Place, of: Turns, number: &str, key: &str) -> Command {
+        let mut command = self.command(side, place, self.bench.program(of.program));
+        command
+            .args([of.part, number, key])
+            .arg(self.ops().to_string())
+            .args(of.size.map(|size| size.to_string()));
+        command
     }
 
     /// One run of two processes that work together, of which the first measures a turn.
@@ -162,9 +161,10 @@ impl Run<'_> {
             Key::Local => {
                 worker.arg(self.bench.local_key());
             }
-            Key::Held(size, place) | Key::HeldSet(size, place) => {
+            Key::Held(size, place) | Key::HeldSet(size, place) | Key::HeldQueue(size, place) => {
                 let hold = match key {
                     Key::HeldSet(..) => "hold-set",
+                    Key::HeldQueue(..) => "hold-queue",
                     _ => "hold",
                 };
                 let (key, size) = (self.bench.key(), size.to_string());

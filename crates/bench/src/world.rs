@@ -38,6 +38,7 @@ impl Bench {
         let source = Path::new(env!("CARGO_MANIFEST_DIR"));
         compile(&source.join("c/worker.c"), &programs)?;
         compile(&source.join("c/semaphores.c"), &programs)?;
+        compile(&source.join("c/queues.c"), &programs)?;
         compile(&source.join("../../dwarfs-c/sync.c"), &programs)?;
         let all_cores = sched_getaffinity(Pid::from_raw(0))?;
         let cores = (0..CpuSet::count())
