@@ -136,8 +136,9 @@ const MAX_MESSAGES: u32 = 1 << 26;
 
 impl Shape {
     /// For memory that costs nothing until it is touched, though its pages count where they are
-    /// granted. `bytes` is what a queue is made for (MSGMNB), `most` the largest message (MSGMAX);
-    /// who sets a larger `msg_qbytes` later has room for 32 MiB in 131072 messages at least.
+    /// granted. `bytes` is what a queue is made for (MSGMNB), `most` the largest message (MSGMAX).
+    /// There is room for 32768 messages and 2 MiB of text at least, for who sets a larger `msg_qbytes`
+    /// later; with more than 2 MiB, for as many messages as there are with 64 bytes each.
     pub const fn sparse(bytes: u64, most: u64) -> Self {
         const fn at_least(number: u64, least: u64) -> u32 {
             if number > MAX_MESSAGES as u64 {
@@ -150,12 +151,12 @@ impl Shape {
         }
         let chain = most.div_ceil(BLOCK as u64);
         Self {
-            messages: at_least(bytes, 1 << 17),
-            held: 8192,
+            messages: at_least(bytes / 64, 1 << 15),
+            held: 4096,
             // What is too long for a header takes a block more than its bytes do.
-            blocks: at_least(bytes / header::INLINE as u64, 1 << 16),
-            held_blocks: at_least(chain.saturating_mul(1024), 1 << 16),
-            waiters: 4096,
+            blocks: at_least(bytes / header::INLINE as u64, 1 << 12),
+            held_blocks: at_least(chain.saturating_mul(256), 1 << 12),
+            waiters: 2048,
         }
     }
 
