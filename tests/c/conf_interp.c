@@ -11,109 +11,17 @@
 // with the pid of the child and hands over, as SCM_RIGHTS, the socket on which the child takes its
 // own commands.
 
-#define _GNU_SOURCE
-#include <errno.h>
+#include "conf.h"
+#include "conf_queues.h"
+#include "conf_sets.h"
 #include <grp.h>
 #include <inttypes.h>
 #include <limits.h>
-#include <setjmp.h>
-#include <signal.h>
 #include <spawn.h>
-#include <stdarg.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
 #include <sys/resource.h>
-#include <sys/sem.h>
 #include <sys/shm.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
-
-#define ARGS 48
-#define UNTOUCHED 12345 /* no errno of the kernel */
-#define PAGE 4096L
-
-// Kinds of buffer that a shmctl is given.
-enum { GOOD, NULL_POINTER, MINUS_ONE, UNMAPPED, READ_ONLY, HALF };
-
-static char answer[2048];
-static size_t answered;
-static sigset_t mask_at_start;
-static sigjmp_buf after_fault;
-
-__attribute__((format(printf, 1, 2))) static void say(const char *format, ...) {
-	va_list list;
-	va_start(list, format);
-	int n = vsnprintf(answer + answered, sizeof answer - answered, format, list);
-	va_end(list);
-	if (n > 0)
-		answered += (size_t)n;
-	if (answered >= sizeof answer)
-		answered = sizeof answer - 1;
-}
-
-static void die(const char *what) {
-	perror(what);
-	_exit(70);
-}
-
-// The result of a call: to be said before anything else is done.
-static void result(long value) {
-	int error = errno;
-	sigset_t mask = {0};
-	if (value == -1) {
-		const char *name = strerrorname_np(error);
-		say("-1 %s", name ? name : "unknown");
-	} else {
-		say("%ld -", value);
-		if (error != UNTOUCHED)
-			say(" !errno=%d", error);
-	}
-	sigprocmask(SIG_BLOCK, NULL, &mask);
-	if (memcmp(&mask, &mask_at_start, sizeof mask) != 0)
-		say(" !mask");
-	errno = UNTOUCHED;
-}
-
-static void on_fault(int signal) {
-	siglongjmp(after_fault, signal);
-}
-
-// Three pages: one to write, one to read only, one that is not there.
-static char *probe_pages(void) {
-	static char *pages;
-	if (!pages) {
-		pages = mmap(NULL, 3 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-		if (pages == MAP_FAILED || mprotect(pages + PAGE, PAGE, PROT_READ) ||
-		    mprotect(pages + 2 * PAGE, PAGE, PROT_NONE))
-			die("probe pages");
-		errno = UNTOUCHED;
-	}
-	return pages;
-}
-
-static void *buffer(int kind) {
-	char *pages = probe_pages();
-	switch (kind) {
-	case NULL_POINTER:
-		return NULL;
-	case MINUS_ONE:
-		return (void *)-1L;
-	case UNMAPPED:
-		return pages + 2 * PAGE;
-	case READ_ONLY:
-		return pages + PAGE;
-	case HALF: // begins well, ends where nothing may be written or read
-		return pages + 2 * PAGE - 16;
-	default:
-		return pages;
-	}
-}
 
 static int control(int raw, int id, int command, void *argument) {
 	return raw ? (int)syscall(SYS_shmctl, id, command, argument) : shmctl(id, command, argument);
@@ -200,147 +108,6 @@ static void totals(int raw, const uint64_t *a) {
 	if (got != -1)
 		say(" used=%d pages=%lu resident=%lu swapped=%lu", i->used_ids, i->shm_tot, i->shm_rss,
 		    i->shm_swp);
-}
-
-union semun {
-	int val;
-	void *buffer;
-};
-
-static int set_control(int raw, int id, int sem, int command, union semun argument) {
-	return raw ? (int)syscall(SYS_semctl, id, sem, command, argument) : semctl(id, sem, command, argument);
-}
-
-static void set_get(int raw, const uint64_t *a) {
-	key_t key = (key_t)a[0];
-	result(raw ? (int)syscall(SYS_semget, key, (int)a[1], (int)a[2])
-		   : semget(key, (int)a[1], (int)a[2]));
-}
-
-// a[1]: 0 semop, 1 no timeout, 2 the one in a[2] and a[3], 3 one that is nowhere; a[4] operations follow.
-static void set_operate(int raw, const uint64_t *a) {
-	struct sembuf ops[(ARGS - 5) / 3];
-	struct timespec time = {(time_t)a[2], (long)a[3]}, *timeout = NULL;
-	size_t count = a[4];
-	for (size_t i = 0; i < count && i < sizeof ops / sizeof *ops; i++)
-		ops[i] = (struct sembuf){(unsigned short)a[5 + 3 * i], (short)a[6 + 3 * i], (short)a[7 + 3 * i]};
-	if (a[1] == 2)
-		timeout = &time;
-	else if (a[1] == 3)
-		timeout = buffer(UNMAPPED);
-	errno = UNTOUCHED;
-	if (a[1] == 0)
-		result(raw ? (int)syscall(SYS_semop, (int)a[0], ops, count) : semop((int)a[0], ops, count));
-	else
-		result(raw ? (int)syscall(SYS_semtimedop, (int)a[0], ops, count, timeout)
-			   : semtimedop((int)a[0], ops, count, timeout));
-}
-
-// Operations on a semaphore that no set has; where they can only be read they are zeros.
-static void set_operate_badly(int raw, const uint64_t *a) {
-	struct sembuf *all = buffer(GOOD), *ops = buffer((int)a[1]);
-	for (size_t i = 0; i < PAGE / sizeof *all; i++)
-		all[i] = (struct sembuf){65535, -1, IPC_NOWAIT};
-	errno = UNTOUCHED;
-	result(raw ? (int)syscall(SYS_semop, (int)a[0], ops, (size_t)a[2]) : semop((int)a[0], ops, a[2]));
-}
-
-static void set_number(int raw, const uint64_t *a) {
-	result(set_control(raw, (int)a[0], (int)a[1], (int)a[2], (union semun){.val = (int)a[3]}));
-}
-
-static void set_get_all(int raw, const uint64_t *a) {
-	unsigned short *all = buffer(GOOD);
-	memset(all, 0x5a, PAGE);
-	int got = set_control(raw, (int)a[0], 0, GETALL, (union semun){.buffer = buffer((int)a[1])});
-	result(got);
-	if (got != -1)
-		say(" values=%d,%d,%d,%d", all[0], all[1], all[2], all[3]);
-}
-
-static void set_set_all(int raw, const uint64_t *a) {
-	unsigned short *all = buffer(GOOD);
-	for (size_t i = 0; i < PAGE / sizeof *all; i++)
-		all[i] = (unsigned short)(a[1] + i % 3);
-	errno = UNTOUCHED;
-	result(set_control(raw, (int)a[0], 0, SETALL, (union semun){.buffer = buffer((int)a[2])}));
-}
-
-static void say_set(const struct semid_ds *s) {
-	say(" key=%d uid=%u gid=%u cuid=%u cgid=%u mode=%o sems=%lu otime=%ld ctime=%ld", s->sem_perm.__key,
-	    s->sem_perm.uid, s->sem_perm.gid, s->sem_perm.cuid, s->sem_perm.cgid, (unsigned)s->sem_perm.mode,
-	    s->sem_nsems, s->sem_otime, s->sem_ctime);
-}
-
-static void set_stat(int raw, const uint64_t *a) {
-	struct semid_ds *s = buffer((int)a[1]);
-	memset(buffer(GOOD), 0x5a, sizeof *s);
-	int got = set_control(raw, (int)a[0], 0, IPC_STAT, (union semun){.buffer = s});
-	result(got);
-	if (got != -1)
-		say_set(s);
-}
-
-static void set_list(int raw, const uint64_t *a) {
-	struct seminfo info;
-	struct semid_ds s;
-	int last = set_control(raw, 0, 0, SEM_INFO, (union semun){.buffer = &info});
-	for (int index = 0; index <= last; index++) {
-		int id = set_control(raw, index, 0, a[1] ? SEM_STAT_ANY : SEM_STAT, (union semun){.buffer = &s});
-		if (id == -1 || id != (int)a[0])
-			continue;
-		errno = UNTOUCHED;
-		result(0);
-		say_set(&s);
-		return;
-	}
-	say("-1 unlisted");
-}
-
-static void set_set(int raw, const uint64_t *a) {
-	struct semid_ds *s = buffer((int)a[4]);
-	if (a[4] == GOOD) {
-		memset(s, 0, sizeof *s);
-		s->sem_perm.uid = (uid_t)a[1];
-		s->sem_perm.gid = (gid_t)a[2];
-		s->sem_perm.mode = (unsigned short)a[3];
-	}
-	result(set_control(raw, (int)a[0], 0, IPC_SET, (union semun){.buffer = s}));
-}
-
-static void set_any_control(int raw, const uint64_t *a) {
-	result(set_control(raw, (int)a[0], 0, (int)a[1], (union semun){.buffer = buffer((int)a[2])}));
-}
-
-static void set_limits(int raw, const uint64_t *a) {
-	struct seminfo *i = buffer((int)a[0]);
-	int got = set_control(raw, 0, 0, IPC_INFO, (union semun){.buffer = i});
-	result(got < 0 ? got : 0); // the highest index differs
-	if (got != -1)
-		say(" map=%d mni=%d mns=%d mnu=%d msl=%d opm=%d ume=%d usz=%d vmx=%d aem=%d", i->semmap, i->semmni,
-		    i->semmns, i->semmnu, i->semmsl, i->semopm, i->semume, i->semusz, i->semvmx, i->semaem);
-}
-
-static void set_totals(int raw, const uint64_t *a) {
-	struct seminfo *i = buffer((int)a[0]);
-	int got = set_control(raw, 0, 0, SEM_INFO, (union semun){.buffer = i});
-	result(got < 0 ? got : 0);
-	if (got != -1)
-		say(" used=%d sems=%d", i->semusz, i->semaem);
-}
-
-// All that there is to see of a set.
-static void set_dump(int raw, const uint64_t *a) {
-	struct semid_ds s;
-	const union semun none = {.val = 0};
-	int id = (int)a[0], got = set_control(raw, id, 0, IPC_STAT, (union semun){.buffer = &s});
-	result(got);
-	for (int sem = 0; got != -1 && sem < (int)s.sem_nsems && sem < 3; sem++)
-		say(" value=%d pid=%d ncnt=%d zcnt=%d", set_control(raw, id, sem, GETVAL, none),
-		    set_control(raw, id, sem, GETPID, none), set_control(raw, id, sem, GETNCNT, none),
-		    set_control(raw, id, sem, GETZCNT, none));
-	if (got != -1)
-		say(" otime=%ld ctime=%ld", s.sem_otime, s.sem_ctime);
 }
 
 static void peek(int raw, const uint64_t *a) {
@@ -516,7 +283,10 @@ static const struct {
 	{"semget", set_get},    {"semop", set_operate}, {"badop", set_operate_badly}, {"semnum", set_number},
 	{"getall", set_get_all}, {"setall", set_set_all}, {"semstat", set_stat}, {"semlist", set_list},
 	{"semset", set_set},    {"semcontrol", set_any_control}, {"semlimits", set_limits},
-	{"semtotals", set_totals}, {"dump", set_dump},
+	{"semtotals", set_totals}, {"semdump", set_dump},
+	{"msgget", queue_get},  {"msgsnd", queue_send}, {"msgrcv", queue_receive}, {"msgstat", queue_stat},
+	{"msglist", queue_list}, {"msgset", queue_set}, {"msgcontrol", queue_any_control},
+	{"msglimits", queue_limits}, {"msgtotals", queue_totals}, {"msgdump", queue_dump},
 };
 
 static void on_signal(int signal) {

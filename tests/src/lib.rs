@@ -46,9 +46,12 @@ pub fn cc(name: &str) -> PathBuf {
     std::fs::create_dir_all(&out_dir).expect("target/tests-c");
     let program = out_dir.join(name);
     let modified = |path: &Path| path.metadata().and_then(|m| m.modified()).ok();
-    let changed = ["check.h", "random.h", "sem.h"]
-        .map(|header| modified(&sources.join(header)))
-        .into_iter()
+    let headers = std::fs::read_dir(&sources)
+        .expect("tests/c")
+        .map(|entry| entry.expect("an entry of tests/c").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "h"));
+    let changed = headers
+        .map(|header| modified(&header))
         .fold(modified(&source), Ord::max);
     if modified(&program).is_some_and(|built| Some(built) > changed) {
         return program;

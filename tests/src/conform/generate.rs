@@ -265,8 +265,12 @@ pub(super) fn new_process() -> impl Strategy<Value = Common> {
         .prop_map(|(child, birth)| Common::New { child, birth })
 }
 
+/// A uid or gid that a construct is to be given to.
+pub(super) fn owner() -> impl Strategy<Value = u32> {
+    select(vec![0, NOBODY, OTHER, u32::MAX])
+}
+
 pub(super) fn set(mode: impl Strategy<Value = i32>) -> impl Strategy<Value = Common> {
-    let owner = || select(vec![0, NOBODY, OTHER, u32::MAX]);
     (id(), owner(), owner(), mode, buffer()).prop_map(|(id, uid, gid, mode, buffer)| Common::Set {
         id,
         uid,

@@ -10,9 +10,11 @@ pub mod accept;
 mod cast;
 pub mod generate;
 pub mod process;
+pub mod queues;
 pub mod run;
 pub mod script;
 pub mod sets;
+pub mod sleepers;
 pub mod test;
 
 use crate::World;
@@ -24,8 +26,8 @@ use std::fmt;
 use std::process::Command;
 use std::sync::Mutex;
 
-/// A step of a script. There are scripts of calls on segments ([`script::Step`]), and of calls on
-/// semaphore sets ([`sets::script::Step`]).
+/// A step of a script. There are scripts of calls on segments ([`script::Step`]), on semaphore sets
+/// ([`sets::script::Step`]), and on message queues ([`queues::script::Step`]).
 pub trait Scripted: Clone + fmt::Debug + Send + Sync + 'static {
     /// Runs `script` with processes that `program` starts in a domain, in a new IPC namespace, and
     /// returns a line for each step, and some indented ones.

@@ -18,6 +18,15 @@ use std::time::{Duration, Instant};
 /// seen to sleep, so this is a bound for the test's patience and no property of what is tested.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Numbers of the system calls in which a process waits for another.
+const WAITING: [i64; 5] = [
+    libc::SYS_semop,
+    libc::SYS_semtimedop,
+    libc::SYS_msgsnd,
+    libc::SYS_msgrcv,
+    libc::SYS_futex,
+];
+
 /// Why there is no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Silence {
@@ -154,7 +163,7 @@ impl Process {
     }
 
     /// The answer to a command that was sent, when the process has done it or sleeps in it: `None`
-    /// when it sleeps, in the kernel's own semop or on a futex. Time decides nothing but whether the
+    /// when it sleeps, in a call of the kernel's own or on a futex. Time decides nothing but whether the
     /// process hangs: one that runs, however slowly, is waited for.
     ///
     /// # Errors
@@ -176,14 +185,12 @@ impl Process {
         Err(Silence::Hung)
     }
 
-    /// Whether it sleeps in a call that waits for others: natively that is semop, routed a futex.
+    /// Whether it sleeps in a call that waits for others: natively that is the call itself, routed a futex.
     fn sleeps(&self) -> bool {
         let path = format!("/proc/{}/syscall", self.pid);
         let text = std::fs::read_to_string(path).unwrap_or_default();
         let number = text.split(' ').next().and_then(|word| word.parse().ok());
-        number.is_some_and(|number: i64| {
-            [libc::SYS_semop, libc::SYS_semtimedop, libc::SYS_futex].contains(&number)
-        })
+        number.is_some_and(|number: i64| WAITING.contains(&number))
     }
 
     /// Sends a signal to a process that lives.

@@ -260,9 +260,13 @@ pub enum Call {
     },
 }
 
+/// Flags of every get.
+pub(super) const GET_OR_MAKE: [(i32, &str); 2] =
+    [(libc::IPC_CREAT, "CREAT"), (libc::IPC_EXCL, "EXCL")];
+
 const GET_FLAGS: [(i32, &str); 4] = [
-    (libc::IPC_CREAT, "CREAT"),
-    (libc::IPC_EXCL, "EXCL"),
+    GET_OR_MAKE[0],
+    GET_OR_MAKE[1],
     (libc::SHM_HUGETLB, "HUGETLB"),
     (libc::SHM_NORESERVE, "NORESERVE"),
 ];

@@ -2,11 +2,13 @@
 //! Random scripts of calls on semaphore sets: most succeed or sleep, the rest fails in as many ways
 //! as the man pages know.
 
-use super::script::{Call, Op, Signal, Step, Timeout};
-use crate::conform::generate::{
-    become_other, buffer, end, id, limits, mode, new_process, set, stat, totals,
+use super::script::{Call, Op, Step, Timeout};
+use crate::conform::generate::{buffer, id, mode, set};
+use crate::conform::script::{Common, IDS, Id};
+use crate::conform::sleepers::{
+    self,
+    generate::{get_flags, key, signal},
 };
-use crate::conform::script::{Buffer, Common, IDS, Id, PROCESSES, STARTED};
 use proptest::prelude::*;
 use proptest::sample::select;
 use std::ops::RangeInclusive;
@@ -16,29 +18,25 @@ const SEMS: i32 = 3;
 
 /// Scripts of so many steps.
 pub fn scripts(steps: RangeInclusive<usize>) -> BoxedStrategy<Vec<Step>> {
-    let process = prop_oneof![6 => 0..STARTED as u8, 4 => STARTED as u8..PROCESSES as u8];
-    let step = (process, prop::bool::weighted(0.15), call())
-        .prop_map(|(process, raw, call)| Step { process, raw, call });
     // A set for all to begin with, lest half of the steps find nothing to work on.
-    let first = Step {
-        process: 0,
-        raw: false,
-        call: Call::Get {
-            slot: 0,
-            key: 1,
-            sems: SEMS,
-            flags: libc::IPC_CREAT | 0o666,
-        },
-    };
-    prop::collection::vec(step, steps)
-        .prop_map(move |mut steps| {
-            steps.insert(0, first.clone());
-            steps
-        })
-        .boxed()
+    let first = Just(vec![Call::Get {
+        slot: 0,
+        key: 1,
+        sems: SEMS,
+        flags: libc::IPC_CREAT | 0o666,
+    }]);
+    sleepers::generate::scripts(first, call(), steps)
 }
 
-fn call() -> impl Strategy<Value = Call> {
+fn call() -> impl Strategy<Value = sleepers::Call<Call>> {
+    prop_oneof![
+        77 => own().prop_map(sleepers::Call::Own),
+        32 => common().prop_map(sleepers::Call::Common),
+        6 => signal(),
+    ]
+}
+
+fn own() -> impl Strategy<Value = Call> {
     prop_oneof![
         8 => get(),
         50 => op(),
@@ -50,17 +48,13 @@ fn call() -> impl Strategy<Value = Call> {
         4 => (id(), buffer()).prop_map(|(id, buffer)| Call::GetAll { id, buffer }),
         3 => (id(), prop_oneof![9 => 0..4u16, 1 => Just(32767u16)], buffer())
             .prop_map(|(id, first, buffer)| Call::SetAll { id, first, buffer }),
-        3 => stat().prop_map(Call::Common),
-        3 => set(mode()).prop_map(Call::Common),
-        2 => control().prop_map(Call::Common),
-        1 => limits().prop_map(Call::Common),
-        1 => totals().prop_map(Call::Common),
-        6 => signal(),
-        7 => new_process().prop_map(Call::Common),
-        2 => Just(Call::Common(Common::Exec)),
-        7 => end().prop_map(Call::Common),
-        6 => become_other().prop_map(Call::Common),
-        1 => Just(Call::Common(Common::CloseAll)),
+    ]
+}
+
+fn common() -> impl Strategy<Value = Common> {
+    prop_oneof![
+        3 => set(mode()),
+        29 => sleepers::generate::common(),
     ]
 }
 
@@ -70,18 +64,11 @@ fn get() -> impl Strategy<Value = Call> {
         2 => 1..3i32,
         1 => select(vec![0, -1, 4, 200, 32000, 32001, i32::MAX]),
     ];
-    let how = prop_oneof![
-        9 => Just(libc::IPC_CREAT),
-        2 => Just(libc::IPC_CREAT | libc::IPC_EXCL),
-        3 => Just(0),
-        1 => Just(libc::IPC_EXCL),
-    ];
-    let key = prop_oneof![1 => Just(0u8), 6 => 1..3u8];
-    (0..IDS as u8, key, sems, how, mode()).prop_map(|(slot, key, sems, how, mode)| Call::Get {
+    (0..IDS as u8, key(), sems, get_flags()).prop_map(|(slot, key, sems, flags)| Call::Get {
         slot,
         key,
         sems,
-        flags: how | mode,
+        flags,
     })
 }
 
@@ -130,27 +117,4 @@ fn sem() -> impl Strategy<Value = i32> {
 
 fn value() -> impl Strategy<Value = i32> {
     prop_oneof![12 => 0..4, 1 => select(vec![-1, 32767, 32768, i32::MIN, 65536])]
-}
-
-fn control() -> impl Strategy<Value = Common> {
-    let command = prop_oneof![
-        6 => Just(libc::IPC_RMID),
-        // The last are shmctl's SHM_LOCK, msgctl's MSG_INFO, unused numbers and IPC_64 alone.
-        1 => select(vec![-1, 5, 99, 0x100, i32::MIN]),
-    ];
-    (id(), command).prop_map(|(id, command)| Common::Control {
-        id,
-        command,
-        buffer: Buffer::Null,
-    })
-}
-
-fn signal() -> impl Strategy<Value = Call> {
-    select(vec![
-        Signal::Handled,
-        Signal::Restarting,
-        Signal::Ignored,
-        Signal::Stop,
-    ])
-    .prop_map(|signal| Call::Signal { signal })
 }

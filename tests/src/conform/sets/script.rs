@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a script of calls on semaphore sets is made of.
 
-use crate::conform::script::{self, Buffer, Common, Id, flags};
+use crate::conform::cast;
+use crate::conform::script::{Buffer, GET_OR_MAKE, Id, flags};
+use crate::conform::sleepers::{self, Meaning};
+use std::collections::HashSet;
 use std::fmt;
 
 /// One call in one process, or a signal to it.
-pub type Step = script::Step<Call>;
+pub type Step = sleepers::Step<Call>;
 
 /// One operation of a `semop`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,19 +36,6 @@ pub enum Timeout {
     Bad(i64, i64),
     /// The pointer leads nowhere.
     Nowhere,
-}
-
-/// A signal that comes to who sleeps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Signal {
-    /// One with a handler.
-    Handled,
-    /// One with a handler that has `SA_RESTART`.
-    Restarting,
-    /// One that is ignored.
-    Ignored,
-    /// `SIGSTOP`, and when it has stopped `SIGCONT`.
-    Stop,
 }
 
 /// A call.
@@ -114,18 +104,15 @@ pub enum Call {
         /// Where they are read from.
         buffer: Buffer,
     },
-    /// A signal to the process, if it sleeps in a call.
-    Signal {
-        /// Which.
-        signal: Signal,
-    },
-    /// One that scripts on other constructs make too.
-    Common(Common),
 }
 
-impl Call {
-    /// The id that it names.
-    pub fn id(&self) -> Option<Id> {
+impl sleepers::Own for Call {
+    const KIND: &'static str = "sem";
+
+    /// The sets whose `sem_otime` is not compared ([`crate::conform::accept`], empty undo).
+    type Notes = HashSet<i32>;
+
+    fn id(&self) -> Option<Id> {
         match self {
             Self::Op { id, .. }
             | Self::BadOp { id, .. }
@@ -133,13 +120,91 @@ impl Call {
             | Self::SetVal { id, .. }
             | Self::GetAll { id, .. }
             | Self::SetAll { id, .. } => Some(*id),
-            Self::Common(call) => call.id(),
+            Self::Get { .. } => None,
+        }
+    }
+
+    fn slot(&self) -> Option<u8> {
+        match self {
+            Self::Get { slot, .. } => Some(*slot),
             _ => None,
         }
     }
-}
 
-const GET_FLAGS: [(i32, &str); 2] = [(libc::IPC_CREAT, "CREAT"), (libc::IPC_EXCL, "EXCL")];
+    fn words(&self, id: i32) -> String {
+        let to = |buffer: Buffer| buffer as u32;
+        match *self {
+            Self::Get {
+                key, sems, flags, ..
+            } => {
+                format!("semget {} {sems} {flags}", cast::key(key))
+            }
+            Self::Op {
+                ref ops, timeout, ..
+            } => {
+                let timeout = match timeout {
+                    Timeout::Semop => "0 0 0".to_owned(),
+                    Timeout::Null => "1 0 0".to_owned(),
+                    Timeout::Short(nanoseconds) => format!("2 0 {nanoseconds}"),
+                    Timeout::Long => "2 100000 1".to_owned(),
+                    Timeout::Bad(seconds, nanoseconds) => format!("2 {seconds} {nanoseconds}"),
+                    Timeout::Nowhere => "3 0 0".to_owned(),
+                };
+                let mut text = format!("semop {id} {timeout} {}", ops.len());
+                for op in ops {
+                    text.push_str(&format!(" {} {} {}", op.sem, op.by, op.flags));
+                }
+                text
+            }
+            Self::BadOp { buffer, count, .. } => format!("badop {id} {} {count}", to(buffer)),
+            Self::Number { sem, command, .. } => format!("semnum {id} {sem} {command} 0"),
+            Self::SetVal { sem, value, .. } => {
+                format!("semnum {id} {sem} {} {value}", libc::SETVAL)
+            }
+            Self::GetAll { buffer, .. } => format!("getall {id} {}", to(buffer)),
+            Self::SetAll { first, buffer, .. } => format!("setall {id} {first} {}", to(buffer)),
+        }
+    }
+
+    /// Operations that are not the program's own may be zeros, and so wait for zero.
+    fn may_sleep(&self) -> bool {
+        match self {
+            Self::Op { timeout, .. } => !matches!(timeout, Timeout::Short(_)),
+            Self::BadOp { .. } => true,
+            _ => false,
+        }
+    }
+
+    fn failed(&self, id: i32, errno: &str, untimed: &mut HashSet<i32>) {
+        let undoes = |op: &Op| i32::from(op.flags) & libc::SEM_UNDO != 0;
+        if let Self::Op { ops, .. } = self
+            && (errno.contains("EACCES") || errno.contains("EFBIG"))
+            && ops.iter().any(undoes)
+        {
+            untimed.insert(id);
+        }
+    }
+
+    fn value(&self) -> Meaning {
+        match self {
+            Self::Number {
+                command: libc::GETPID,
+                ..
+            } => Meaning::Pid,
+            _ => Meaning::Number,
+        }
+    }
+
+    fn field(name: &str, id: i32, untimed: &HashSet<i32>) -> Meaning {
+        match name {
+            "key" => Meaning::Key,
+            "otime" if untimed.contains(&id) => Meaning::Anything,
+            "otime" | "ctime" => Meaning::Time,
+            "pid" => Meaning::Pid,
+            _ => Meaning::Number,
+        }
+    }
+}
 
 impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -163,7 +228,7 @@ impl fmt::Display for Call {
                 flags: bits,
             } => {
                 write!(f, "s{slot} = semget(key{key}, {sems}, ")?;
-                flags(f, *bits, &GET_FLAGS)?;
+                flags(f, *bits, &GET_OR_MAKE)?;
                 f.write_str(")")
             }
             Self::Op { id, ops, timeout } => {
@@ -179,7 +244,6 @@ impl fmt::Display for Call {
                 libc::GETNCNT => write!(f, "GETNCNT({id}, {sem})"),
                 _ => write!(f, "GETZCNT({id}, {sem})"),
             },
-            Self::Common(call) => call.fmt(f),
             call => write!(f, "{call:?}"),
         }
     }
