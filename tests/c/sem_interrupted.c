@@ -2,56 +2,13 @@
 // Signals at random moments of short waits: `sem_interrupted SCENARIO ROUNDS SEED`. A signal that comes
 // once the call has begun to wait ends it. One that is lost is no matter of time here: nobody would
 // ever wake the sleeper again, and the program hangs.
+#include "interrupted.h"
 #include "sem.h"
-#include <stdatomic.h>
 #include <sys/time.h>
 
 enum { SEM, OTHER };
 
-// What sleeper and waker share.
-static struct shared {
-    _Atomic long asked;    // rounds that the waker has begun
-    _Atomic long answered; // rounds that the sleeper has ended
-    _Atomic long handled;  // signals whose handler has run
-    _Atomic int result;    // of the round: 0 or an errno
-} *shared;
-
 static int set;
-static unsigned long long state = 88172645463325252ULL;
-
-static unsigned below(unsigned limit)
-{
-    state ^= state << 13;
-    state ^= state >> 7;
-    state ^= state << 17;
-    return (unsigned)(state >> 11) % limit;
-}
-
-static void some_time(void)
-{
-    unsigned kind = below(16);
-    // From nothing to longer than anybody spins before sleeping.
-    unsigned turns = below(kind < 8 ? 64 : kind < 14 ? 2048 : 65536);
-    for (volatile unsigned n = 0; n < turns; n++)
-        __builtin_ia32_pause();
-    if (kind == 15)
-        sched_yield();
-}
-
-static void counts(int signal)
-{
-    (void)signal;
-    int before = errno;
-    shared->handled++;
-    errno = before;
-}
-
-static void until(_Atomic long *number, long wanted)
-{
-    for (int n = 0; *number < wanted; n++)
-        if (n > 100)
-            sched_yield();
-}
 
 static int wait_in_some_way(long round)
 {
@@ -90,11 +47,7 @@ static void *sleeper_thread(void *rounds)
 
 static void prepare(char **args)
 {
-    state += strtoull(args[1], NULL, 0);
-    shared = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    CHECK(shared != MAP_FAILED);
-    struct sigaction action = {.sa_handler = counts, .sa_flags = SA_RESTART};
-    CHECK(sigaction(SIGUSR1, &action, NULL) == 0);
+    prepare_signals(args[1]);
     set = set_of(2);
 }
 
