@@ -118,8 +118,8 @@ impl<'q, C: Cell64> Iterator for Pieces<'q, C> {
 impl<C: Cell64, S: Surroundings> Locked<'_, '_, C, S> {
     // Making and freeing.
 
-    /// A message of `size` bytes, held by `owner`; to be committed. `None`: there is no room; what was
-    /// put has to be rolled back.
+    /// A message of `size` bytes of `owner`'s, of which the state is not written; to be committed. `None`:
+    /// there is no room; what was put has to be rolled back.
     #[inline]
     pub(super) fn new_message(&mut self, size: u32, mtype: i64, owner: Token) -> Option<u32> {
         let (first, high) = halves(self.load(msgq::FREE_HEADERS));
@@ -146,7 +146,6 @@ impl<C: Cell64, S: Surroundings> Locked<'_, '_, C, S> {
                 self.store(at + header::BLOCKS, word_of(first + 1, last + 1));
             }
         }
-        self.put(at + header::STATE, word_of(header::HELD as u32, size));
         Some(index)
     }
 

@@ -54,6 +54,8 @@ impl<C: Cell64, S: Surroundings> Locked<'_, '_, C, S> {
         let held = self.new_message(size, mtype, owner);
         match held {
             Some(message) => {
+                let state = self.region.header(message) + header::STATE;
+                self.put(state, word_of(header::HELD as u32, size));
                 self.link_last(self.region.in_hands(), message);
                 self.commit();
             }
