@@ -338,21 +338,27 @@ pub fn both<S: Scripted>(
     })
 }
 
-/// The outcomes of a script by the word of the call and the word after the arrow.
+/// The outcomes of a script by the word of the call and the word after the arrow; those of who slept
+/// are `Wake`'s.
 fn count(script: &[impl Scripted], trace: &[String]) -> Outcomes {
     let mut outcomes = Outcomes::new();
-    let steps = trace.iter().filter(|line| !line.starts_with(run::INDENT));
-    for (step, line) in script.iter().zip(steps) {
-        let call = step.call();
-        let call = call.split([' ', '{']).next().unwrap_or_default();
+    let mut add = |call: &str, line: &str| {
         let outcome = line.rsplit_once(" -> ").map_or("", |(_, outcome)| outcome);
         let outcome = match outcome.split_once(' ') {
-            _ if outcome == run::NOBODY_THERE => continue,
+            _ if outcome == run::NOBODY_THERE => return,
             Some(("-1", errno)) => errno,
             Some(_) => "done",
             None => outcome,
         };
         *outcomes.entry(format!("{call} {outcome}")).or_default() += 1;
+    };
+    let steps = trace.iter().filter(|line| !line.starts_with(run::INDENT));
+    for (step, line) in script.iter().zip(steps) {
+        let call = step.call();
+        add(call.split([' ', '{']).next().unwrap_or_default(), line);
+    }
+    for line in trace.iter().filter(|line| line.contains(sleepers::WAKES)) {
+        add("Wake", line);
     }
     outcomes
 }

@@ -12,6 +12,9 @@ pub mod run;
 use super::script::{self, Common, Id};
 use std::fmt;
 
+/// In the line of a process that slept in a call until another's step.
+pub(super) const WAKES: &str = " wakes -> ";
+
 /// A signal that comes to who sleeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {

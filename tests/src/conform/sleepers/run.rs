@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Runs a script of calls that may sleep on one side and gives back its trace.
 
-use super::{Call, Meaning, Own, Signal, Sleeper, Step};
+use super::{Call, Meaning, Own, Signal, Sleeper, Step, WAKES};
 use crate::conform::Scripted;
 use crate::conform::cast::{Cast, KEY_BASE, in_own_namespace};
 use crate::conform::run::{Clock, NOBODY_THERE};
@@ -184,7 +184,7 @@ impl<'a, O: Own> Run<'a, O> {
                 Ok(Some(answer)) => self.took_place(number, &sleeper.call, sleeper.id, &answer),
                 Err(silence) => self.cast.lost(number, silence),
             };
-            self.cast.note(&format!("p{number} wakes -> {line}"));
+            self.cast.note(&format!("p{number}{WAKES}{line}"));
         }
     }
 
