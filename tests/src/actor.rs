@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A process that does one call after another as the test says: `tests/c/actor.c` for segments,
-//! `tests/c/sem_actor.c` for semaphore sets.
+//! `tests/c/sem_actor.c` for semaphore sets, `tests/c/msg_actor.c` for message queues.
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -10,7 +10,7 @@ use std::os::fd::AsFd;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use crate::program::in_own_namespace;
-use crate::{World, cc};
+use crate::{World, cc, sleeps, wait_until};
 
 /// What `IPC_STAT` told an actor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +50,11 @@ impl Actor {
     /// The same for semaphore sets.
     pub fn of_sets(world: &World, domain: &str) -> Self {
         Self::running(world, domain, "sem_actor")
+    }
+
+    /// The same for message queues.
+    pub fn of_queues(world: &World, domain: &str) -> Self {
+        Self::running(world, domain, "msg_actor")
     }
 
     fn running(world: &World, domain: &str, program: &str) -> Self {
@@ -112,6 +117,28 @@ impl Actor {
     /// Has it begin something; [`Actor::answer`] fetches what came of it.
     pub fn send(&mut self, request: &str) {
         writeln!(self.stdin, "{request}").unwrap_or_else(|e| panic!("{request}: {e}"));
+    }
+
+    /// Has it begin what makes it sleep, and waits until it does.
+    pub fn send_to_sleep(&mut self, request: &str) {
+        self.send(request);
+        let mut seen = 0;
+        // More than once, lest it is on its way from one call to the next.
+        wait_until("the actor sleeps", || {
+            assert!(
+                !self.has_answered(),
+                "{request}: {:?}",
+                self.answer(request)
+            );
+            seen = if sleeps(self.pid()) { seen + 1 } else { 0 };
+            seen == 3
+        });
+    }
+
+    /// Whether what it began has come to an end: there is an answer to fetch.
+    pub fn has_answered(&self) -> bool {
+        let mut fds = [PollFd::new(self.stdout.as_fd(), PollFlags::POLLIN)];
+        !self.unread.is_empty() || poll(&mut fds, PollTimeout::ZERO).expect("poll") > 0
     }
 
     /// The answer to a request that was sent.

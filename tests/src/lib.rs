@@ -219,3 +219,20 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
         std::thread::sleep(Duration::from_millis(2));
     }
 }
+
+/// Numbers of the system calls in which a process waits for another.
+const WAITING: [i64; 5] = [
+    libc::SYS_semop,
+    libc::SYS_semtimedop,
+    libc::SYS_msgsnd,
+    libc::SYS_msgrcv,
+    libc::SYS_futex,
+];
+
+/// Whether a process sleeps in a call that waits for others: natively that is the call itself, routed
+/// a futex.
+pub fn sleeps(pid: i32) -> bool {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
+    let number = text.split(' ').next().and_then(|word| word.parse().ok());
+    number.is_some_and(|number: i64| WAITING.contains(&number))
+}

@@ -18,15 +18,6 @@ use std::time::{Duration, Instant};
 /// seen to sleep, so this is a bound for the test's patience and no property of what is tested.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Numbers of the system calls in which a process waits for another.
-const WAITING: [i64; 5] = [
-    libc::SYS_semop,
-    libc::SYS_semtimedop,
-    libc::SYS_msgsnd,
-    libc::SYS_msgrcv,
-    libc::SYS_futex,
-];
-
 /// Why there is no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Silence {
@@ -176,21 +167,17 @@ impl Process {
                 return self.receive().map(|(text, _)| Some(text));
             }
             // Seen twice, lest it was on its way from one call to the next.
-            asleep = if self.sleeps() { asleep + 1 } else { 0 };
+            asleep = if crate::sleeps(self.pid) {
+                asleep + 1
+            } else {
+                0
+            };
             if asleep > 2 {
                 return Ok(None);
             }
             std::thread::sleep(Duration::from_micros(if asleep == 0 { 50 } else { 400 }));
         }
         Err(Silence::Hung)
-    }
-
-    /// Whether it sleeps in a call that waits for others: natively that is the call itself, routed a futex.
-    fn sleeps(&self) -> bool {
-        let path = format!("/proc/{}/syscall", self.pid);
-        let text = std::fs::read_to_string(path).unwrap_or_default();
-        let number = text.split(' ').next().and_then(|word| word.parse().ok());
-        number.is_some_and(|number: i64| WAITING.contains(&number))
     }
 
     /// Sends a signal to a process that lives.
