@@ -390,6 +390,35 @@ static void ping_pong(char **args)
     queue_gone(id);
 }
 
+// System calls by number sleep in the same way.
+static void raw_calls_sleep(char **args)
+{
+    (void)args;
+    int id = queue();
+    for (unsigned n = 0; n < 20; n++) {
+        pid_t child = fork();
+        if (child == 0) {
+            struct message message;
+            SAME(syscall(SYS_msgrcv, id, &message, (size_t)ROOM, 1L, 0), n * 50);
+            CHECK(is_filled(message.text, n * 50, n));
+            message.type = 2;
+            CHECK(syscall(SYS_msgsnd, id, &message, (size_t)4000, 0) == 0);
+            _exit(0);
+        }
+        until_asleep(child);
+        set_bytes(id, 2000);
+        CHECK(put_bytes(id, 1, n * 50, n, NOWAIT) == 0);
+        HOLDS(id, 0, 0);
+        // Its answer does not fit.
+        until_asleep(child);
+        HOLDS(id, 0, 0);
+        set_bytes(id, 4000);
+        wait_ok(child);
+        SAME(take(id, ROOM, 2, NOWAIT), 4000);
+    }
+    queue_gone(id);
+}
+
 // A stream through a queue that is small: both sides wait again and again.
 static void stream(char **args)
 {
@@ -426,4 +455,5 @@ SCENARIOS({"receivers_sleep_and_wake", receivers_sleep_and_wake},
           {"sleepers_sleep", sleepers_sleep},
           {"one_is_disturbed", one_is_disturbed},
           {"ping_pong", ping_pong},
+          {"raw_calls_sleep", raw_calls_sleep},
           {"stream", stream})
