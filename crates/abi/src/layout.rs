@@ -49,8 +49,14 @@ pub struct DirHeader {
     /// long as it lives. Its first 32 bits are the lock word; when `vshmemd` dies, however it
     /// dies, the kernel sets `FUTEX_OWNER_DIED` in it, so that clients know without a system call.
     pub owner: [AtomicU64; 5],
+    /// MSGMAX of `vshmem.toml`; 0: it does not raise it. Constant, as the next two.
+    pub msgmax: AtomicU64,
+    /// MSGMNB, likewise.
+    pub msgmnb: AtomicU64,
+    /// MSGMNI, likewise.
+    pub msgmni: AtomicU64,
     /// Zero.
-    pub reserved: [AtomicU64; 7],
+    pub reserved: [AtomicU64; 4],
     /// First slot of each chain of keys, or [`NO_SLOT`].
     pub keys: [AtomicU32; DIR_BUCKETS],
     /// First slot of each chain of ids, or [`NO_SLOT`].

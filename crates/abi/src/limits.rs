@@ -98,6 +98,49 @@ impl SemLimits {
     }
 }
 
+/// The settings of `/proc/sys/kernel` that govern queues, or those that `vshmem.toml` raises them to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MsgLimits {
+    /// MSGMAX: the largest message, in bytes.
+    pub max: u64,
+    /// MSGMNB: `msg_qbytes` of a new queue.
+    pub mnb: u64,
+    /// MSGMNI: how many queues there may be.
+    pub mni: u64,
+}
+
+impl MsgLimits {
+    /// The kernel's defaults (`include/uapi/linux/msg.h`), for where `/proc` cannot be read.
+    pub const DEFAULT: Self = Self {
+        max: 8192,
+        mnb: 16384,
+        mni: 32000,
+    };
+
+    /// Where they are.
+    const MAX: &'static str = "/proc/sys/kernel/msgmax";
+    const MNB: &'static str = "/proc/sys/kernel/msgmnb";
+    const MNI: &'static str = "/proc/sys/kernel/msgmni";
+
+    /// Reads the kernel's settings at this moment; a file that cannot be read gives its default.
+    pub fn read() -> Self {
+        Self {
+            max: setting(Self::MAX).unwrap_or(Self::DEFAULT.max),
+            mnb: setting(Self::MNB).unwrap_or(Self::DEFAULT.mnb),
+            mni: setting(Self::MNI).unwrap_or(Self::DEFAULT.mni),
+        }
+    }
+
+    /// Of each the larger one: limits are raised, never lowered.
+    pub fn raised(self, to: Self) -> Self {
+        Self {
+            max: self.max.max(to.max),
+            mnb: self.mnb.max(to.mnb),
+            mni: self.mni.max(to.mni),
+        }
+    }
+}
+
 /// The first number of a file of one line under `/proc/sys`. Allocates nothing: the client
 /// library asks too.
 pub fn setting(path: &str) -> Option<u64> {
@@ -154,6 +197,38 @@ impl Setting<u64> {
     }
 }
 
+/// The limits of queues that hold at each moment, for daemons.
+#[derive(Debug)]
+pub struct MsgSettings {
+    max: Setting<u64>,
+    mnb: Setting<u64>,
+    mni: Setting<u64>,
+    raised: MsgLimits,
+}
+
+impl MsgSettings {
+    /// Opens the kernel's settings, which are `raised`.
+    pub fn open(raised: MsgLimits) -> Self {
+        let default = MsgLimits::DEFAULT;
+        Self {
+            max: Setting::number(MsgLimits::MAX, default.max),
+            mnb: Setting::number(MsgLimits::MNB, default.mnb),
+            mni: Setting::number(MsgLimits::MNI, default.mni),
+            raised,
+        }
+    }
+
+    /// The limits of this moment.
+    pub fn read(&self) -> MsgLimits {
+        let kernel = MsgLimits {
+            max: self.max.read(),
+            mnb: self.mnb.read(),
+            mni: self.mni.read(),
+        };
+        kernel.raised(self.raised)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -190,5 +265,21 @@ mod tests {
         assert_eq!(Setting::number("/nowhere/at/all", 6).read(), 6);
         let sem = Setting::open(SemLimits::PATH, SemLimits::parse, SemLimits::DEFAULT);
         assert_eq!(sem.read(), SemLimits::read());
+    }
+
+    #[test]
+    fn limits_of_queues_are_raised_and_never_lowered() {
+        let kernel = MsgLimits::read();
+        assert_eq!(MsgSettings::open(MsgLimits::default()).read(), kernel);
+        let to = MsgLimits {
+            max: kernel.max + 1,
+            mnb: kernel.mnb - 1,
+            mni: 0,
+        };
+        let want = MsgLimits {
+            max: kernel.max + 1,
+            ..kernel
+        };
+        assert_eq!(MsgSettings::open(to).read(), want);
     }
 }

@@ -40,7 +40,8 @@ pub enum LinkOp {
     /// Query: `meta` has changed. `meta.state` is `Free` when the construct is gone.
     /// Answer: `usage` of this domain.
     Update = 32,
-    /// Query: the use of `meta.id` in this domain. Answer: `usage`.
+    /// Query: the use of `meta.id` in this domain. Answer: `usage`; of a queue `totals`: its messages
+    /// and their bytes.
     Count = 33,
     /// Query to the owner domain: grant the region of `meta.id` to `domid`. Answer: `gref`.
     Grant = 34,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Where sockets, pid files and logs are. Everything of one world lies in one directory, so two
+//! Where sockets, pid files, logs and the configuration are. Everything of one world lies in one directory, so two
 //! directories are two worlds that know nothing of each other.
 
 use std::path::{Path, PathBuf};
@@ -77,6 +77,14 @@ pub fn pid_file(dir: &Path, name: &str) -> PathBuf {
 /// The log file of a daemon that `vshmem run` started.
 pub fn log_file(dir: &Path, name: &str) -> PathBuf {
     dir.join(format!("{name}.log"))
+}
+
+/// Where the daemons of a directory look for their configuration, in this order.
+pub fn config_files(dir: &Path) -> [PathBuf; 2] {
+    [
+        dir.join("vshmem.toml"),
+        PathBuf::from("/etc/vshmem/vshmem.toml"),
+    ]
 }
 
 #[cfg(test)]

@@ -57,7 +57,7 @@ pub enum Op {
     /// The process is about to use `SEM_UNDO` on the set `id` for the first time. Reply: `body` is
     /// [`Undoer`], the same for every set of the process.
     Undo = 15,
-    /// Somebody who waits on the set `id`, or would undo something there, seems to be dead. Reply
+    /// Somebody who waits on the set or queue `id`, or would undo something there, seems to be dead. Reply
     /// when what the dead of this domain have left there is cleared away.
     Settle = 16,
 }

@@ -33,8 +33,8 @@ macro_rules! words {
 fn the_wire_page_names_every_field_at_its_offset() {
     let mut rows: Vec<String> = Vec::new();
     rows!(
-        rows, DirHeader, magic, generation, version, domid, seq, high_water, owner, reserved, keys,
-        ids
+        rows, DirHeader, magic, generation, version, domid, seq, high_water, owner, msgmax, msgmnb,
+        msgmni, reserved, keys, ids
     );
     rows!(rows, DirEntry, word, next_key, next_id, meta, version);
     rows!(rows, Directory, head, entries);

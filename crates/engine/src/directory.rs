@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering::*, fence};
 use vshmem_abi::layout::{DIR_BUCKETS, DIR_MAGIC, DirEntry, Directory, META_WORDS, NO_SLOT};
-use vshmem_abi::limits::DIR_SLOTS;
+use vshmem_abi::limits::{DIR_SLOTS, MsgLimits};
 use vshmem_abi::wire::{Meta, State};
 use vshmem_abi::{ABI_VERSION, Kind};
 use zerocopy::{FromBytes, IntoBytes};
@@ -155,6 +155,16 @@ fn store_meta(entry: &DirEntry, meta: &Meta) {
     }
 }
 
+/// What the limits of queues are raised to in this domain ([`MsgLimits::raised`]).
+pub fn raised_limits(directory: &Directory) -> MsgLimits {
+    let head = &directory.head;
+    MsgLimits {
+        max: head.msgmax.load(Relaxed),
+        mnb: head.msgmnb.load(Relaxed),
+        mni: head.msgmni.load(Relaxed),
+    }
+}
+
 /// A client's view of its domain's directory. Never unmapped: a reader may be in it in another
 /// thread, and a program sees few daemons in its life.
 pub fn map_for_reading(fd: BorrowedFd<'_>) -> Result<&'static Directory, Errno> {
@@ -208,6 +218,14 @@ impl DirectoryWriter {
             free: Vec::new(),
             version: 0,
         })
+    }
+
+    /// Tells clients what the limits of queues are raised to. Before any client has the directory.
+    pub fn tell_limits(&mut self, raised: &MsgLimits) {
+        let head = &self.map.head;
+        head.msgmax.store(raised.max, Relaxed);
+        head.msgmnb.store(raised.mnb, Relaxed);
+        head.msgmni.store(raised.mni, Relaxed);
     }
 
     /// The descriptor to pass to clients.
