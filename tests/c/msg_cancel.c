@@ -2,7 +2,7 @@
 // Cancellation of threads: msgsnd and msgrcv are cancellation points, msgget and msgctl are none.
 #include "msg.h"
 
-enum { FULL = 10 };
+enum { FULL = 10, LARGE = 8000, ENOUGH = 9000 };
 enum { RECEIVES_SHORT, RECEIVES_LARGE, SENDS_SHORT, SENDS_LARGE, KINDS };
 
 static int id;
@@ -21,7 +21,7 @@ static void first_cleanup(void *unused)
     (void)unused;
     note('1');
     HOLDS(id, 1, FULL);
-    set_bytes(id, 4000);
+    set_bytes(id, ENOUGH);
     sends(id, 5, "five");
     HOLDS(id, 2, FULL + 4);
 }
@@ -62,7 +62,7 @@ static ssize_t call(int kind, int flags)
     case SENDS_SHORT:
         return put_bytes(id, 5, 3, 1, flags);
     default:
-        return put_bytes(id, 5, 3000, 1, flags);
+        return put_bytes(id, 5, LARGE, 1, flags);
     }
 }
 
@@ -113,7 +113,7 @@ static void blocked_threads_end(char **args)
 {
     (void)args;
     prepare();
-    for (int n = 0; n < 20 * KINDS; n++) {
+    for (int n = 0; n < 300 * KINDS; n++) {
         memset(order, 0, sizeof order);
         struct thread *thread = start(n % KINDS, sleeps);
         if (n % 3)
@@ -122,7 +122,7 @@ static void blocked_threads_end(char **args)
         CHECK(end_of(thread) == PTHREAD_CANCELED);
         SAME(strcmp(order, "12k"), 0);
         // Nobody takes what is sent, nothing comes that was to be sent.
-        set_bytes(id, 4000);
+        set_bytes(id, ENOUGH);
         HOLDS(id, 1, FULL);
         sends(id, 5, "five");
         RECEIVES(id, 5, 0, 5, "five");
@@ -194,13 +194,13 @@ static void disabled_it_does_nothing(char **args)
         for (int n = 0; n < 20; n++)
             until_thread_asleep(getpid(), thread->number);
         SAME(thread->ready, 0);
-        set_bytes(id, 4000);
+        set_bytes(id, ENOUGH);
         if (kind < SENDS_SHORT)
             sends(id, 5, "five");
         CHECK(end_of(thread) == PTHREAD_CANCELED);
         SAME(thread->ready, 1);
         SAME(thread->result, kind < SENDS_SHORT ? 4 : 0);
-        HOLDS(id, kind < SENDS_SHORT ? 2 : 3, FULL + (kind < SENDS_SHORT ? 0 : kind == SENDS_SHORT ? 3 : 3000));
+        HOLDS(id, kind < SENDS_SHORT ? 2 : 3, FULL + (kind < SENDS_SHORT ? 0 : kind == SENDS_SHORT ? 3 : LARGE));
         queue_gone(id);
     }
 }

@@ -93,9 +93,10 @@ static void killed_senders(char **args)
     (void)args;
     int id = queue();
     set_bytes(id, 10);
-    for (unsigned n = 0; n < 100; n++) {
+    // More than anybody has room for beside the queue.
+    for (unsigned n = 0; n < 600; n++) {
         CHECK(put_bytes(id, 1, 10, n, 0) == 0);
-        pid_t child = sender(id, 2, n % 2 ? 5 : 5000, 77, 0), next = n % 5 ? 0 : sender(id, 3, 6, 78, 0);
+        pid_t child = sender(id, 2, n % 2 ? 5 : 8000, 77, 0), next = n % 5 ? 0 : sender(id, 3, 6, 78, 0);
         wait_killed(child);
         takes(id, 0, 10, n);
         if (next != 0) {

@@ -301,7 +301,7 @@ static void jumping_out_ends_it(char **args)
     }
     static volatile int n;
     handle(SIGUSR1, jumps, 0);
-    for (n = 0; n < 3000; n++)
+    for (n = 0; n < 6000; n++)
         if (sigsetjmp(away, 1) == 0) {
             sleep_somehow(n % KINDS);
             CHECK(!"it came back");
