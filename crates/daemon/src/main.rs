@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `vshmemd`: the front-end daemon of one domain (`--domain NAME`), or the back-end of a machine
 //! (`--backend`). Both are serial loops over their sockets; this file reads the command line,
-//! sets up the log and hands over.
+//! sets up the log, has the configuration read and hands over.
 
 mod backend;
+mod config;
 mod front;
 mod server;
 
 use clap::{ArgGroup, Parser};
+use server::DaemonError;
 use std::io::IsTerminal;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
@@ -29,6 +31,11 @@ struct Args {
     /// Directory of sockets and pid files
     #[arg(long, env = vshmem_abi::paths::ENV_DIR, default_value_os_t = vshmem_abi::paths::default_dir())]
     dir: PathBuf,
+
+    /// The configuration file [default: DIR/vshmem.toml if it is there, else
+    /// /etc/vshmem/vshmem.toml]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
 
     /// Write "ready" and a newline to this descriptor and close it once the socket is served
     #[arg(long, value_name = "FD", value_parser = clap::value_parser!(RawFd).range(3..))]
@@ -61,11 +68,23 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
-    let result = match args.domain {
+    match serve(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("vshmemd: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(args: Args) -> Result<(), DaemonError> {
+    let raised = config::read(args.config.as_deref(), &args.dir)?;
+    match args.domain {
         Some(domain) => front::run(&front::FrontArgs {
             dir: args.dir,
             domain,
             ready_fd: args.ready_fd,
+            raised,
         }),
         None => backend::run(&backend::BackArgs {
             dir: args.dir,
@@ -74,14 +93,8 @@ fn main() -> ExitCode {
                 grants: args.grant_limit,
                 channels: args.evtchn_limit,
             },
+            raised,
         }),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("vshmemd: {error}");
-            ExitCode::FAILURE
-        }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 use vshmem_abi::Domid;
-use vshmem_abi::limits::{SemLimits, Setting, ShmLimits};
+use vshmem_abi::limits::{MsgLimits, MsgSettings, SemLimits, Setting, ShmLimits};
 use vshmem_abi::link::LinkMsg;
 
 /// Why a domain has not answered a query.
@@ -31,33 +31,33 @@ pub trait Environment {
 
     /// The limits of sets that hold at this moment.
     fn sem_limits(&self) -> SemLimits;
+
+    /// The limits of queues that hold at this moment.
+    fn msg_limits(&self) -> MsgLimits;
 }
 
-/// The machine's clock and the kernel's settings.
+/// The machine's clock, and the kernel's settings with what raises them.
 #[derive(Debug)]
 pub struct System {
     max: Setting<u64>,
     all: Setting<u64>,
     mni: Setting<u64>,
     sem: Setting<SemLimits>,
+    msg: MsgSettings,
 }
 
 impl System {
-    /// Opens the kernel's settings; one that cannot be opened has the kernel's default.
-    pub fn new() -> Self {
+    /// Opens the kernel's settings; one that cannot be opened has the kernel's default. Those of
+    /// queues are `raised`.
+    pub fn new(raised: MsgLimits) -> Self {
         let default = ShmLimits::DEFAULT;
         Self {
             max: Setting::number("/proc/sys/kernel/shmmax", default.max),
             all: Setting::number("/proc/sys/kernel/shmall", default.all),
             mni: Setting::number("/proc/sys/kernel/shmmni", default.mni),
             sem: Setting::open(SemLimits::PATH, SemLimits::parse, SemLimits::DEFAULT),
+            msg: MsgSettings::open(raised),
         }
-    }
-}
-
-impl Default for System {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -78,6 +78,10 @@ impl Environment for System {
     fn sem_limits(&self) -> SemLimits {
         self.sem.read()
     }
+
+    fn msg_limits(&self) -> MsgLimits {
+        self.msg.read()
+    }
 }
 
 #[cfg(test)]
@@ -85,8 +89,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_limits_are_the_kernels() {
-        assert_eq!(System::new().shm_limits(), ShmLimits::read());
-        assert_eq!(System::new().sem_limits(), SemLimits::read());
+    fn the_limits_are_the_kernels_and_those_of_queues_are_raised() {
+        let to = MsgLimits {
+            mni: 1 << 20,
+            ..MsgLimits::default()
+        };
+        let system = System::new(to);
+        assert_eq!(system.shm_limits(), ShmLimits::read());
+        assert_eq!(system.sem_limits(), SemLimits::read());
+        assert_eq!(system.msg_limits(), MsgLimits::read().raised(to));
     }
 }

@@ -8,7 +8,7 @@
 //! the one that made it gets its answer. Semantics are those of `ipc/util.c` and `ipc/shm.c`.
 //!
 //! Permissions and sizes are checked by the front-end before it asks, except for the limits that
-//! concern all domains together (SHMMNI, SHMALL).
+//! concern all domains together (SHMMNI, SHMALL, SEMMNI, SEMMNS, MSGMNI).
 
 mod env;
 mod registrar;

@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use std::collections::BTreeMap;
 use vshmem_abi::ids::{IPC_PRIVATE, may_be_routed};
 use vshmem_abi::link::{LinkMsg, LinkOp};
-use vshmem_abi::wire::{MODE_LOCKED, Meta, State, Usage};
+use vshmem_abi::wire::{MODE_LOCKED, Meta, State, Totals, Usage};
 use vshmem_abi::{Domid, Kind, pages, paths};
 
 /// Permission bits of a mode (`S_IRWXUGO`).
@@ -185,7 +185,7 @@ impl<E: Environment> Registrar<E> {
                 let limits = self.env.sem_limits();
                 (asked.size, limits.mns, limits.mni)
             }
-            Kind::Msg => (0, u64::MAX, u64::MAX),
+            Kind::Msg => (0, u64::MAX, self.env.msg_limits().mni),
         };
         let there = self.table.totals(kind);
         let total = there.pages.checked_add(wanted).ok_or(Errno::NOSPC)?;
@@ -353,18 +353,23 @@ impl<E: Environment> Registrar<E> {
     fn totals(&mut self, request: &LinkMsg, peers: &mut dyn Peers) -> Result<LinkMsg, Errno> {
         let kind = Kind::from_raw(request.meta.kind).ok_or(Errno::INVAL)?;
         let mut totals = self.table.totals(kind);
-        // The owner domain sees the pages of a region; no other needs to be asked.
-        for id in self.table.ids(|c| c.kind == kind && kind == Kind::Shm) {
+        // The owner domain sees what is in a region; no other needs to be asked.
+        for id in self.table.ids(|c| c.kind == kind && kind != Kind::Sem) {
             let Some(construct) = self.table.get_mut(id) else {
                 continue;
             };
             let owner = construct.meta.owner;
+            let mut counted = Totals::default();
             if construct.known.contains_key(&owner) {
-                ask(construct, owner, LinkOp::Count, peers);
+                counted = ask(construct, owner, LinkOp::Count, peers);
             }
-            if let Some(known) = construct.known.get(&owner) {
-                totals.resident = totals.resident.saturating_add(known.usage.resident);
-            }
+            let known = construct.known.get(&owner);
+            let (pages, resident) = match kind {
+                Kind::Msg => (counted.pages, counted.resident),
+                _ => (0, known.map_or(0, |known| known.usage.resident)),
+            };
+            totals.pages = totals.pages.saturating_add(pages);
+            totals.resident = totals.resident.saturating_add(resident);
         }
         Ok(LinkMsg {
             totals,
@@ -436,13 +441,17 @@ fn heard(construct: &mut Construct, from: Domid, usage: &Usage) {
     known.silent = false;
 }
 
-/// Asks one domain about a construct and takes note of what it says.
-fn ask(construct: &mut Construct, domid: Domid, op: LinkOp, peers: &mut dyn Peers) {
+/// Asks one domain about a construct and takes note of what it says. Returns what it counts beside
+/// its use: nothing, unless it answers.
+fn ask(construct: &mut Construct, domid: Domid, op: LinkOp, peers: &mut dyn Peers) -> Totals {
     let query = LinkMsg::about(op, construct.meta);
     match peers.query(domid, &query) {
         // A domain that refuses the query does not know the construct.
         Ok(answer) if answer.errno != 0 => heard(construct, domid, &Usage::default()),
-        Ok(answer) => heard(construct, domid, &answer.usage),
+        Ok(answer) => {
+            heard(construct, domid, &answer.usage);
+            return answer.totals;
+        }
         Err(NoAnswer::Silent) => construct.known.entry(domid).or_default().silent = true,
         Err(NoAnswer::Gone) => {
             let known = construct.known.entry(domid).or_default();
@@ -450,6 +459,7 @@ fn ask(construct: &mut Construct, domid: Domid, op: LinkOp, peers: &mut dyn Peer
             known.silent = false;
         }
     }
+    Totals::default()
 }
 
 /// Tells the owner of a set or queue that a domain which had the region is gone, so that what its

@@ -23,6 +23,7 @@ use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use vshmem_abi::channel::{recv, send};
+use vshmem_abi::limits::MsgLimits;
 use vshmem_abi::link::{LinkMsg, LinkOp};
 use vshmem_abi::{ABI_VERSION, Domid, paths};
 use vshmem_gnt::Limits;
@@ -54,6 +55,8 @@ pub struct BackArgs {
     pub ready_fd: Option<RawFd>,
     /// What each domain may have.
     pub limits: Limits,
+    /// What the configuration raises the limits of queues to.
+    pub raised: MsgLimits,
 }
 
 /// Serves all domains until it is told to stop.
@@ -68,7 +71,7 @@ pub fn run(args: &BackArgs) -> Result<(), DaemonError> {
     let hub = hub::serve(args.limits).map_err(DaemonError::io("cannot start the hub"))?;
     let listener = Listener::bind(&paths::backend_socket(&args.dir), 0o600)?;
     let fail = || DaemonError::io("epoll");
-    let backend = Backend::new(listener, signals, hub, PATIENCE).map_err(fail())?;
+    let backend = Backend::new(listener, signals, hub, PATIENCE, args.raised).map_err(fail())?;
     tracing::info!(dir = %args.dir.display(), limits = ?args.limits, "serving");
     server::ready(args.ready_fd);
     backend.serve().map_err(fail())
@@ -104,6 +107,7 @@ impl Backend {
         signals: OwnedFd,
         hub: HubHandle,
         patience: Duration,
+        raised: MsgLimits,
     ) -> Result<Self, Errno> {
         let epoll = Epoll::new()?;
         epoll.add(&signals, SIGNALS, EventFlags::IN)?;
@@ -113,7 +117,7 @@ impl Backend {
             listener,
             _signals: signals,
             hub,
-            registrar: Registrar::new(System::new()),
+            registrar: Registrar::new(System::new(raised)),
             links: Links::new(patience),
             newcomers: BTreeMap::new(),
             next_token: FIRST_NEWCOMER,

@@ -32,8 +32,9 @@ impl World {
         let listener = Listener::bind(&paths::backend_socket(dir.path()), 0o666).unwrap();
         let hub = hub::serve(Limits::DEFAULT).unwrap();
         let signals = stop.try_clone().unwrap();
-        let thread =
-            std::thread::spawn(move || Backend::new(listener, signals, hub, patience)?.serve());
+        let thread = std::thread::spawn(move || {
+            Backend::new(listener, signals, hub, patience, MsgLimits::default())?.serve()
+        });
         Self {
             dir,
             stop,

@@ -1,24 +1,27 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What is done in semaphore sets when something has died: a program, a process with undo, another
-//! domain, or the set itself.
+//! What is done in semaphore sets and message queues when something has died, a program, a process
+//! with undo, another domain, or the construct itself; and what a change of a queue means for those who
+//! wait there.
 //!
-//! Whatever needs a set's lock may find it held by somebody who lives. It is then pending, and tried
+//! Whatever needs a region's lock may find it held by somebody who lives. It is then pending, and tried
 //! again a little later: nothing here waits for a client.
 
 use super::clients::Client;
 use super::constructs::Known;
 use super::domain::{Domain, now};
+use super::shared::Shared;
 use super::undoers::Fate;
 use rustix::io::Errno;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 use vshmem_abi::Domid;
 use vshmem_abi::token::Token;
-use vshmem_abi::wire::Usage;
-use vshmem_engine::region::recover::Dead;
+use vshmem_abi::wire::{QueueUse, Usage};
+use vshmem_engine::msgq::QueueMap;
+use vshmem_engine::region::recover::{Busy, Dead};
 use vshmem_engine::wait_page::Held;
 
-/// How often what is pending of a set is tried while its client waits for an answer. In between the
+/// How often what is pending of a construct is tried while its client waits for an answer. In between the
 /// processor is given to whoever has the lock.
 const TRIES: usize = 200;
 
@@ -30,11 +33,15 @@ const GRACE: Duration = Duration::from_millis(100);
 /// Something that is to be done, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pending {
-    /// The lock and the waiters of this dead client in this set.
+    /// What this dead client has left in this set or queue: the lock, waiters, messages.
     CleanUp(i32, Token),
-    /// What a dead domain has left in this set; who of it has the lock, and since when, as far as
+    /// What a dead domain has left there; who of it has the lock, and since when, as far as
     /// has been seen.
     Departed(i32, Domid, Option<(Token, Instant)>),
+    /// Those of this domain who wait on this queue look whether they still may.
+    LookAgain(i32),
+    /// This queue gets this `msg_qbytes`.
+    SetLimit(i32, u64),
     /// What the process with this undo token would have undone of this set; its own pid.
     Undo(i32, Token, i32),
     /// The slots in which a program that is gone was waiting, by its client's token.
@@ -61,7 +68,7 @@ impl Domain {
         }
     }
 
-    /// The set `id` is gone, as the directory says by now: who waits on it here wakes up to see it.
+    /// The set or queue `id` is gone, as the directory says by now: who waits on it here wakes up to see it.
     pub fn end_waits(&self, id: i32) {
         if let Some(known) = self.constructs.get(id) {
             self.end_waits_on(id, known);
@@ -70,10 +77,12 @@ impl Domain {
 
     /// The same for one that was taken out.
     pub fn end_waits_on(&self, id: i32, known: &Known) {
-        let Some(set) = known.set() else { return };
+        let Some(shared) = known.shared() else {
+            return;
+        };
         for held in self.waits.held() {
             if let Some((_, waiter)) = held.waits.filter(|(of, _)| *of == id) {
-                set.post_gone(waiter);
+                shared.post_gone(waiter);
             }
         }
     }
@@ -94,15 +103,14 @@ impl Domain {
         };
         let own = |held: &Held| held.token == token;
         let waited = self.waits.held().filter(own);
-        let mut sets: BTreeSet<i32> = waited.filter_map(|held| Some(held.waits?.0)).collect();
-        let locked = |known: &Known| {
+        let mut concerned: BTreeSet<i32> = waited.filter_map(|held| Some(held.waits?.0)).collect();
+        let others = self.constructs.iter().filter(|(_, known)| {
             known
-                .set()
-                .is_some_and(|s| s.region().lock_holder() == token)
-        };
-        let all = self.constructs.iter();
-        sets.extend(all.filter(|(_, known)| locked(known)).map(|(id, _)| id));
-        for id in sets {
+                .shared()
+                .is_some_and(|shared| shared.may_concern(token))
+        });
+        concerned.extend(others.map(|(id, _)| id));
+        for id in concerned {
             self.pending.push(Pending::CleanUp(id, token));
         }
         self.pending.push(Pending::FreeWaits(token));
@@ -153,22 +161,48 @@ impl Domain {
         }
     }
 
-    /// Another domain, which had the region of our set `id`, is gone.
+    /// Another domain, which had the region of our set or queue `id`, is gone.
     pub fn departed(&mut self, id: i32, domid: Domid) {
         self.pending.push(Pending::Departed(id, domid, None));
         self.do_pending();
     }
 
-    /// Looks who of this domain's processes is dead that has something in the set `id`, and clears it
-    /// away.
+    /// Those of this domain who wait on the queue `id` look whether they still may: the directory says
+    /// so by now.
+    pub fn look_again(&mut self, id: i32) {
+        if self.constructs.get(id).and_then(Known::queue).is_some() {
+            self.pending.push(Pending::LookAgain(id));
+            self.do_pending();
+        }
+    }
+
+    /// Sets `msg_qbytes` of the queue `id`, whose region is at hand.
+    pub fn set_limit(&mut self, id: i32, qbytes: u64) {
+        let of_before =
+            |pending: &Pending| matches!(pending, Pending::SetLimit(of, _) if *of == id);
+        self.pending.retain(|pending| !of_before(pending));
+        self.pending.push(Pending::SetLimit(id, qbytes));
+        self.do_pending();
+        self.insist(id);
+    }
+
+    /// What is in the queue `id`, whose region is at hand.
+    pub fn queue_use(&self, id: i32) -> Option<QueueUse> {
+        let queue = self.constructs.get(id)?.queue()?;
+        let is_dead = |slot| self.waits.is_dead(slot);
+        Some(queue.status(self.token(), seconds(), &is_dead))
+    }
+
+    /// Looks who of this domain's processes is dead that has something in the set or queue `id`, and
+    /// clears it away.
     pub fn settle(&mut self, id: i32) {
-        let of_set = |held: &Held| {
+        let of_this = |held: &Held| {
             held.waits.is_some_and(|(of, _)| of == id) && self.waits.is_dead(held.slot)
         };
         let tokens: BTreeSet<u64> = self
             .waits
             .held()
-            .filter(of_set)
+            .filter(of_this)
             .map(|h| h.token.raw())
             .collect();
         let is_dead = |client: &Client| {
@@ -192,6 +226,11 @@ impl Domain {
         for token in undoers {
             self.look_at_undoer(token);
         }
+        self.insist(id);
+    }
+
+    /// Tries what is pending of `id`, again and again for a while.
+    fn insist(&mut self, id: i32) {
         for _ in 0..TRIES {
             if !self.is_pending(id) {
                 return;
@@ -201,12 +240,12 @@ impl Domain {
         }
     }
 
-    fn is_pending(&self, set: i32) -> bool {
-        self.pending.iter().any(|pending| match pending {
-            Pending::CleanUp(id, _) | Pending::Undo(id, ..) => *id == set,
-            Pending::Departed(..) => false,
-            Pending::FreeWaits(_) | Pending::FreeUndoer(_) => false,
-        })
+    /// Whether something is to be done in `id` that whoever asks has to wait for.
+    fn is_pending(&self, id: i32) -> bool {
+        let of_dead_domain = |pending: &Pending| matches!(pending, Pending::Departed(..));
+        self.pending
+            .iter()
+            .any(|pending| pending.construct() == Some(id) && !of_dead_domain(pending))
     }
 
     /// Whether something is pending.
@@ -218,13 +257,19 @@ impl Domain {
     pub fn do_pending(&mut self) {
         // By whose token something of before was not done: what follows of it waits too.
         let mut waiting: Vec<Token> = Vec::new();
-        // Sets in which something was not done. What waits there is taken out before undo records are
+        // Constructs in which something was not done. What waits there is taken out before undo records are
         // freed, which it may name.
         let mut busy: Vec<i32> = Vec::new();
         for mut pending in std::mem::take(&mut self.pending) {
             let done = match &mut pending {
                 &mut Pending::CleanUp(id, token) => self.clean_up(id, Dead::Client(token)),
                 Pending::Departed(id, domid, holder) => self.clear_domain(*id, *domid, holder),
+                &mut Pending::LookAgain(id) => self.in_queue(id, |queue, me, is_dead| {
+                    queue.look_again(me, seconds(), is_dead)
+                }),
+                &mut Pending::SetLimit(id, qbytes) => self.in_queue(id, |queue, me, is_dead| {
+                    queue.set_limit(me, qbytes, seconds(), is_dead)
+                }),
                 &mut Pending::Undo(id, token, pid) => {
                     !busy.contains(&id) && self.apply_undo(id, token, pid)
                 }
@@ -236,11 +281,7 @@ impl Domain {
                 }
             };
             if !done {
-                if let Pending::CleanUp(id, _) | Pending::Departed(id, ..) | Pending::Undo(id, ..) =
-                    pending
-                {
-                    busy.push(id);
-                }
+                busy.extend(pending.construct());
                 waiting.extend(pending.token());
                 self.pending.push(pending);
             }
@@ -249,18 +290,31 @@ impl Domain {
 
     /// `true`: nothing is left to be done.
     fn clean_up(&self, id: i32, dead: Dead) -> bool {
-        let Some(set) = self.constructs.get(id).and_then(Known::set) else {
+        let Some(shared) = self.constructs.get(id).and_then(Known::shared) else {
             return true;
         };
         let is_dead = |slot| self.waits.is_dead(slot);
-        set.clean_up(self.token(), dead, seconds(), &is_dead)
+        shared
+            .clean_up(self.token(), dead, seconds(), &is_dead)
             .is_ok()
+    }
+
+    /// The same of something that is done in a queue.
+    fn in_queue(
+        &self,
+        id: i32,
+        work: impl FnOnce(&QueueMap, Token, &dyn Fn(u32) -> bool) -> Result<(), Busy>,
+    ) -> bool {
+        let Some(queue) = self.constructs.get(id).and_then(Known::queue) else {
+            return true;
+        };
+        work(queue, self.token(), &|slot| self.waits.is_dead(slot)).is_ok()
     }
 
     fn clear_domain(&self, id: i32, domid: Domid, seen: &mut Option<(Token, Instant)>) -> bool {
         let dead = Dead::Domain(domid);
-        let set = self.constructs.get(id).and_then(Known::set);
-        let holder = set.map_or(Token::NONE, |set| set.region().lock_holder());
+        let shared = self.constructs.get(id).and_then(Known::shared);
+        let holder = shared.map_or(Token::NONE, Shared::lock_holder);
         if dead.is(holder) {
             match *seen {
                 Some((before, since)) if before == holder => {
@@ -296,9 +350,22 @@ impl Domain {
 }
 
 impl Pending {
+    /// The construct it is about.
+    fn construct(&self) -> Option<i32> {
+        match *self {
+            Self::CleanUp(id, _)
+            | Self::Departed(id, ..)
+            | Self::LookAgain(id)
+            | Self::SetLimit(id, _)
+            | Self::Undo(id, ..) => Some(id),
+            Self::FreeWaits(_) | Self::FreeUndoer(_) => None,
+        }
+    }
+
+    /// By whose token it is done.
     fn token(self) -> Option<Token> {
         match self {
-            Self::Departed(..) => None,
+            Self::Departed(..) | Self::LookAgain(_) | Self::SetLimit(..) => None,
             Self::CleanUp(_, token)
             | Self::Undo(_, token, _)
             | Self::FreeWaits(token)

@@ -3,12 +3,14 @@
 //! `vshmemd` alone needs: the region, to whom it is granted, and how the dead have used it.
 
 use super::maps::FileId;
+use super::shared::Shared;
 use std::collections::HashMap;
 use std::os::fd::BorrowedFd;
 use vshmem_abi::ids::Domid;
 use vshmem_abi::wire::{Meta, State, Totals, Usage};
 use vshmem_abi::{Kind, pages};
 use vshmem_engine::directory::DirectoryWriter;
+use vshmem_engine::msgq::QueueMap;
 use vshmem_engine::set::SetMap;
 use vshmem_gnt::host::HostRegion;
 use vshmem_gnt::{GrantRef, Port, PortError, Region};
@@ -20,8 +22,8 @@ pub struct Known {
     pub slot: u32,
     /// Own, or mapped from another domain when a client first needed it.
     region: Option<HostRegion>,
-    /// The same region, if it is a set's, for what is done on behalf of the dead.
-    set: Option<SetMap>,
+    /// The same region, if it is a set's or a queue's, for what is done on behalf of the dead.
+    shared: Option<Shared>,
     file: Option<FileId>,
     grants: Vec<(Domid, GrantRef)>,
     /// Times and pid of the last attach or detach of clients that are gone; `nattch` is 0.
@@ -39,9 +41,36 @@ impl Known {
         self.region.as_ref().map(Region::fd)
     }
 
-    /// The set, if it is one and its region is at hand.
+    /// The set or queue, if it is one and its region is at hand.
+    pub fn shared(&self) -> Option<&Shared> {
+        self.shared.as_ref()
+    }
+
+    /// The same, of a set only.
     pub fn set(&self) -> Option<&SetMap> {
-        self.set.as_ref()
+        self.shared()?.set()
+    }
+
+    /// The same, of a queue only.
+    pub fn queue(&self) -> Option<&QueueMap> {
+        self.shared()?.queue()
+    }
+
+    /// What is in it beside what its entry says, as far as its region is at hand: of a queue its messages
+    /// and their bytes, else pages that are in memory.
+    pub fn contents(&self) -> Totals {
+        let Some(queue) = self.queue() else {
+            return Totals {
+                resident: self.resident(),
+                ..Totals::default()
+            };
+        };
+        let status = queue.region().status();
+        Totals {
+            pages: status.qnum,
+            resident: status.cbytes,
+            ..Totals::default()
+        }
     }
 
     /// Pages of the region that are in memory, as far as it is at hand.
@@ -146,12 +175,12 @@ impl Constructs {
         self.directory.update(slot, meta);
     }
 
-    /// Keeps the region of a construct that was learnt; of a set the mapping too.
-    pub fn hold(&mut self, id: i32, region: HostRegion, set: Option<SetMap>) {
+    /// Keeps the region of a construct that was learnt; of a set or queue the mapping too.
+    pub fn hold(&mut self, id: i32, region: HostRegion, shared: Option<Shared>) {
         if let Some(known) = self.known.get_mut(&id) {
             known.file = FileId::of(region.fd());
             known.region = Some(region);
-            known.set = set;
+            known.shared = shared;
         }
     }
 
@@ -159,7 +188,7 @@ impl Constructs {
     pub fn let_go(&mut self, id: i32) {
         if let Some(known) = self.known.get_mut(&id) {
             known.region = None;
-            known.set = None;
+            known.shared = None;
         }
     }
 
@@ -180,12 +209,13 @@ impl Constructs {
             if meta.kind == kind as u32 && meta.state != State::Free as u32 {
                 totals.used += 1;
                 totals.indices = totals.indices.max(u64::from(meta.index) + 1);
+                let contents = known.contents();
                 totals.pages += match kind {
                     Kind::Shm => pages(meta.size).unwrap_or(0),
                     Kind::Sem => meta.size,
-                    Kind::Msg => 0,
+                    Kind::Msg => contents.pages,
                 };
-                totals.resident += known.resident();
+                totals.resident += contents.resident;
             }
         }
         totals

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Whether a construct may be made: the rules of the kernel's `newseg` (`ipc/shm.c`) and `newary`
-//! (`ipc/sem.c`) that are not about keys, and the draw of ids.
+//! Whether a construct may be made: the rules of the kernel's `newseg` (`ipc/shm.c`), `newary`
+//! (`ipc/sem.c`) and `newque` (`ipc/msg.c`) that are not about keys, and the draw of ids.
 
 use super::creds::Caller;
+use super::shared::Inside;
 use rustix::io::Errno;
 use vshmem_abi::ids::ROUTED_BIT;
-use vshmem_abi::limits::{SHMMIN, SemLimits, Setting, ShmLimits};
+use vshmem_abi::limits::{MsgLimits, MsgSettings, SHMMIN, SemLimits, Setting, ShmLimits};
 use vshmem_abi::link::CANDIDATES;
-use vshmem_abi::region::Layout;
-use vshmem_abi::set::{MAX_SEMS, Shape};
+use vshmem_abi::set::MAX_SEMS;
 use vshmem_abi::wire::Meta;
-use vshmem_abi::{Kind, PAGE_SIZE, pages};
+use vshmem_abi::{Kind, PAGE_SIZE, msgq, pages, set};
 use vshmem_gnt::RegionOptions;
 
 /// `SHM_HUGETLB` of `sys/shm.h`; the page size is in the bits from [`HUGE_SHIFT`] on.
@@ -20,23 +20,24 @@ const SHM_NORESERVE: i32 = 0o10000;
 const HUGE_SHIFT: u32 = 26;
 const HUGE_MASK: u32 = 0x3f;
 
-/// The kernel's settings that bound the making of a construct.
+/// The settings that bound the making of a construct.
 pub struct Rules {
     shmmax: Setting<u64>,
     shmall: Setting<u64>,
     overcommit: Setting<u64>,
     sem: Setting<SemLimits>,
+    msg: MsgSettings,
 }
 
 /// A construct that may be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// What its entry is to say: bytes, or a number of semaphores.
+    /// What its entry is to say: bytes, a number of semaphores, of a queue 0.
     pub size: u64,
     /// How its memory is to be made.
     pub options: RegionOptions,
-    /// The layout of its memory, if it is a set.
-    pub set: Option<Shape>,
+    /// What is to be made in its memory, unless it is a segment.
+    pub inside: Option<Inside>,
 }
 
 impl Plan {
@@ -44,48 +45,62 @@ impl Plan {
         Self {
             size,
             options,
-            set: None,
+            inside: None,
         }
     }
 
-    /// A set's memory takes what is used of it.
+    /// The memory of a set, and below of a queue, takes what is used of it.
     fn set(nsems: u32, limits: &SemLimits) -> Self {
         let ops = u32::try_from(limits.opm).unwrap_or(u32::MAX);
         Self {
             size: nsems.into(),
             options: RegionOptions::default(),
-            set: Some(Shape::sparse(nsems, ops)),
+            inside: Some(Inside::Set(set::Shape::sparse(nsems, ops))),
         }
     }
 
-    /// The plan that the back-end's entry of a construct speaks of; `None` for a kind that cannot
-    /// be made.
-    pub fn of(meta: &Meta) -> Option<Self> {
-        let options = RegionOptions {
-            huge_shift: meta.huge_shift,
-            reserve: true,
-        };
-        match Kind::from_raw(meta.kind)? {
-            Kind::Shm => Some(Self::segment(meta.size, options)),
-            Kind::Sem => Some(Self::set(meta.size.try_into().ok()?, &SemLimits::read())),
-            Kind::Msg => None,
+    fn queue(limits: &MsgLimits) -> Self {
+        let shape = msgq::Shape::sparse(limits.mnb, limits.max);
+        Self {
+            size: 0,
+            options: RegionOptions::default(),
+            inside: Some(Inside::Queue(shape, limits.mnb)),
         }
     }
 
     /// Bytes of its memory.
     pub fn bytes(&self) -> u64 {
-        self.set.as_ref().map_or(self.size, Shape::bytes)
+        self.inside.as_ref().map_or(self.size, Inside::bytes)
     }
 }
 
 impl Rules {
-    /// Opens the settings.
-    pub fn open() -> Self {
+    /// Opens the settings; the limits of queues are `raised`.
+    pub fn open(raised: MsgLimits) -> Self {
         Self {
             shmmax: Setting::number("/proc/sys/kernel/shmmax", ShmLimits::DEFAULT.max),
             shmall: Setting::number("/proc/sys/kernel/shmall", ShmLimits::DEFAULT.all),
             overcommit: Setting::number("/proc/sys/vm/overcommit_memory", 0),
             sem: Setting::open(SemLimits::PATH, SemLimits::parse, SemLimits::DEFAULT),
+            msg: MsgSettings::open(raised),
+        }
+    }
+
+    /// MSGMNB: as much as `msg_qbytes` may be raised to by anybody.
+    pub fn msgmnb(&self) -> u64 {
+        self.msg.read().mnb
+    }
+
+    /// The plan that the back-end's entry of a construct speaks of; `None` for one that cannot be made.
+    pub fn plan_of(&self, meta: &Meta) -> Option<Plan> {
+        let options = RegionOptions {
+            huge_shift: meta.huge_shift,
+            reserve: true,
+        };
+        match Kind::from_raw(meta.kind)? {
+            Kind::Shm => Some(Plan::segment(meta.size, options)),
+            Kind::Sem => Some(Plan::set(meta.size.try_into().ok()?, &self.sem.read())),
+            Kind::Msg => Some(Plan::queue(&self.msg.read())),
         }
     }
 
@@ -109,7 +124,7 @@ impl Rules {
         match kind {
             Kind::Shm => self.check_segment(size, flags, caller),
             Kind::Sem => self.check_set(size),
-            Kind::Msg => Err(Errno::NOSYS),
+            Kind::Msg => Ok(Plan::queue(&self.msg.read())),
         }
     }
 
@@ -387,14 +402,15 @@ mod tests {
 
     #[test]
     fn the_rules_are_the_kernels_settings() {
-        let rules = Rules::open();
+        let rules = rules();
+        assert_eq!(rules.msgmnb(), MsgLimits::read().mnb);
         assert_eq!(rules.shmmax.read(), ShmLimits::read().max);
         assert_eq!(rules.most_sems(), SemLimits::read().msl.min(65536));
     }
 
     #[test]
     fn a_set_has_at_least_one_semaphore_and_a_call_may_name_none() {
-        let rules = Rules::open();
+        let rules = rules();
         let caller = Caller::new(0, 0, 0);
         let check = |nsems| rules.check(Kind::Sem, nsems, 0, &caller);
         assert_eq!(check(0), Err(Errno::INVAL));
@@ -405,8 +421,34 @@ mod tests {
         }
         assert_eq!(rules.check_call(Kind::Shm, u64::MAX), Ok(()));
         let plan = check(3).unwrap();
-        assert_eq!((plan.size, plan.set.unwrap().sems), (3, 3));
-        assert_eq!(plan.bytes(), plan.set.unwrap().bytes());
+        let sems = inside_set(&plan).map(|shape| shape.sems);
+        assert_eq!((plan.size, sems), (3, Some(3)));
+        assert_eq!(plan.bytes(), plan.inside.unwrap().bytes());
+    }
+
+    fn rules() -> Rules {
+        Rules::open(MsgLimits::default())
+    }
+
+    fn inside_set(plan: &Plan) -> Option<set::Shape> {
+        match plan.inside {
+            Some(Inside::Set(shape)) => Some(shape),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn a_queue_is_made_for_what_the_limits_are_raised_to() {
+        let raised = MsgLimits {
+            mnb: 1 << 30,
+            max: 1 << 24,
+            mni: 0,
+        };
+        let rules = Rules::open(raised);
+        let plan = rules.check(Kind::Msg, 0, 0, &Caller::new(0, 0, 0)).unwrap();
+        let shape = msgq::Shape::sparse(1 << 30, 1 << 24);
+        assert_eq!(plan.inside, Some(Inside::Queue(shape, 1 << 30)));
+        assert_eq!((plan.size, rules.msgmnb()), (0, 1 << 30));
     }
 
     #[test]
@@ -417,11 +459,16 @@ mod tests {
             huge_shift: 21,
             ..Meta::default()
         };
-        let segment = Plan::of(&meta(Kind::Shm, 5000)).unwrap();
+        let rules = rules();
+        let segment = rules.plan_of(&meta(Kind::Shm, 5000)).unwrap();
         assert_eq!((segment.bytes(), segment.options.huge_shift), (5000, 21));
-        let set = Plan::of(&meta(Kind::Sem, 4)).unwrap();
-        assert_eq!((set.set.unwrap().sems, set.options.huge_shift), (4, 0));
-        assert_eq!(Plan::of(&meta(Kind::Sem, u64::MAX)), None);
-        assert_eq!(Plan::of(&meta(Kind::Msg, 1)), None);
+        let set = rules.plan_of(&meta(Kind::Sem, 4)).unwrap();
+        assert_eq!(
+            (inside_set(&set).unwrap().sems, set.options.huge_shift),
+            (4, 0)
+        );
+        assert_eq!(rules.plan_of(&meta(Kind::Sem, u64::MAX)), None);
+        let queue = rules.plan_of(&meta(Kind::Msg, 0));
+        assert_eq!(queue, Some(Plan::queue(&MsgLimits::read())));
     }
 }

@@ -5,22 +5,23 @@
 use super::aftermath::Pending;
 use super::clients::{Client, Clients};
 use super::constructs::{Constructs, Known};
-use super::creation::Plan;
+use super::creation::{Plan, Rules};
 use super::link::Attend;
 use super::maps::{self, FileId};
+use super::shared::Shared;
 use super::undoers::Undoers;
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 use std::collections::VecDeque;
 use vshmem_abi::Kind;
 use vshmem_abi::ids::{Domid, IPC_PRIVATE};
+use vshmem_abi::limits::MsgLimits;
 use vshmem_abi::link::{LinkMsg, LinkOp};
 use vshmem_abi::wire::{Meta, State, Usage};
 use vshmem_engine::directory::DirectoryWriter;
-use vshmem_engine::set::SetMap;
 use vshmem_engine::wait_page::WaitMaster;
 use vshmem_gnt::host::{HostPort, HostRegion};
-use vshmem_gnt::{Port, PortError, Region};
+use vshmem_gnt::{Port, PortError};
 
 /// How many ids of lost constructs are remembered after nothing of them is attached any more.
 const LOST: usize = 4096;
@@ -33,6 +34,8 @@ pub struct Domain {
     pub clients: Clients,
     /// What it knows.
     pub constructs: Constructs,
+    /// What bounds the making of constructs.
+    pub rules: Rules,
     /// Grants and maps.
     pub port: HostPort,
     /// Constructs of which the last attachment here has gone while they were being removed, so
@@ -57,15 +60,16 @@ pub struct Domain {
 }
 
 impl Domain {
-    /// A domain without clients or constructs.
+    /// A domain without clients or constructs, with the limits of queues `raised`.
     ///
     /// # Errors
     /// What making the directory says.
-    pub fn new(port: HostPort) -> std::io::Result<Self> {
+    pub fn new(port: HostPort, raised: MsgLimits) -> std::io::Result<Self> {
         let clients = Clients::new();
         let domid = port.domid();
         let generation = clients.generation;
-        let directory = DirectoryWriter::create(domid, generation)?;
+        let mut directory = DirectoryWriter::create(domid, generation)?;
+        directory.tell_limits(&raised);
         Ok(Self {
             domid,
             clients,
@@ -73,6 +77,7 @@ impl Domain {
             waits: WaitMaster::create(generation)?,
             undoers: Undoers::default(),
             pending: Vec::new(),
+            rules: Rules::open(raised),
             port,
             vacated: Vec::new(),
             orphaned: Vec::new(),
@@ -121,7 +126,7 @@ impl Domain {
     /// Makes the memory of a construct that the back-end made when its request had been given up
     /// on: by now others may have found it by its key.
     fn adopt(&mut self, meta: &Meta) -> bool {
-        let Some(plan) = Plan::of(meta) else {
+        let Some(plan) = self.rules.plan_of(meta) else {
             return false;
         };
         let Ok(region) = self.port.create(plan.bytes(), plan.options) else {
@@ -133,14 +138,14 @@ impl Domain {
     /// Enters a construct that was just made, with its memory; returns its slot.
     ///
     /// # Errors
-    /// `ENOSPC` when the directory is full; what mapping a set says.
+    /// `ENOSPC` when the directory is full; what mapping a set or queue says.
     pub fn enter(&mut self, meta: &Meta, plan: &Plan, region: HostRegion) -> Result<u32, Errno> {
-        let set = match &plan.set {
-            Some(shape) => Some(SetMap::create(region.fd(), meta.id, shape)?),
+        let shared = match &plan.inside {
+            Some(inside) => Some(Shared::create(inside, &region, meta.id)?),
             None => None,
         };
         let slot = self.learn(meta)?;
-        self.constructs.hold(meta.id, region, set);
+        self.constructs.hold(meta.id, region, shared);
         Ok(slot)
     }
 
@@ -160,7 +165,11 @@ impl Domain {
         let mut answer = query.answer();
         match LinkOp::from_raw(query.op) {
             Some(LinkOp::Update) => answer.usage = self.changed(&query.meta),
-            Some(LinkOp::Count) => answer.usage = self.usage(query.meta.id, None),
+            Some(LinkOp::Count) => {
+                answer.usage = self.usage(query.meta.id, None);
+                let known = self.constructs.get(query.meta.id);
+                answer.totals = known.map(Known::contents).unwrap_or_default();
+            }
             Some(LinkOp::Grant) => match self.grant(query.meta.id, query.domid) {
                 Ok(gref) => answer.gref = gref,
                 Err(errno) => answer.errno = errno,
@@ -202,7 +211,7 @@ impl Domain {
 
     /// Takes over what the back-end says of a construct that the domain knows.
     pub fn apply(&mut self, meta: &Meta) {
-        let Some((slot, _)) = self.constructs.find(meta.id) else {
+        let Some((slot, before)) = self.constructs.find(meta.id) else {
             return;
         };
         match State::from_raw(meta.state) {
@@ -212,7 +221,13 @@ impl Domain {
                 self.end_waits(meta.id);
                 self.constructs.let_go(meta.id);
             }
-            State::Live | State::Dest => self.constructs.update(slot, meta),
+            State::Live | State::Dest => {
+                self.constructs.update(slot, meta);
+                let whose = |meta: &Meta| (meta.uid, meta.gid, meta.mode);
+                if whose(&before) != whose(meta) {
+                    self.look_again(meta.id);
+                }
+            }
         }
     }
 

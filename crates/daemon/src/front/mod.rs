@@ -20,6 +20,7 @@ mod link;
 mod maps;
 mod requests;
 mod serving;
+mod shared;
 mod throttle;
 mod undoers;
 
@@ -31,6 +32,7 @@ use rustix::io::Errno;
 use serving::Front;
 use std::os::fd::{OwnedFd, RawFd};
 use std::path::PathBuf;
+use vshmem_abi::limits::MsgLimits;
 use vshmem_abi::link::{LinkMsg, LinkOp};
 use vshmem_abi::paths;
 use vshmem_gnt::host::HostPort;
@@ -44,6 +46,8 @@ pub struct FrontArgs {
     pub domain: String,
     /// Where to write the ready line.
     pub ready_fd: Option<RawFd>,
+    /// What the configuration raises the limits of queues to.
+    pub raised: MsgLimits,
 }
 
 /// Serves the domain until it is told to stop.
@@ -63,7 +67,8 @@ pub fn run(args: &FrontArgs) -> Result<(), DaemonError> {
     )))?;
     let (domid, hub) = enrol(&mut link, &args.domain)?;
     let port = HostPort::new(domid, hub).map_err(DaemonError::io("connection to the hub"))?;
-    let domain = Domain::new(port).map_err(DaemonError::io("cannot make the directory"))?;
+    let domain = Domain::new(port, args.raised);
+    let domain = domain.map_err(DaemonError::io("cannot make the directory"))?;
     let generation = domain.clients.generation;
     let listener = Listener::bind(&paths::domain_socket(&args.dir, &args.domain), 0o666)?;
     let service = Service::new(domain, link);

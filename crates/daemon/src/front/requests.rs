@@ -4,11 +4,11 @@
 //! the kinds is in [`super::kinds`].
 
 use super::answer::{Answer, Answered, Passed};
-use super::creation::{Candidates, Plan, Rules};
+use super::creation::{Candidates, Plan};
 use super::creds::Caller;
 use super::domain::Domain;
-use super::kinds::map_set;
 use super::link::Link;
+use super::shared::Shared;
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 use std::os::fd::BorrowedFd;
@@ -16,7 +16,7 @@ use vshmem_abi::Kind;
 use vshmem_abi::ids::{IPC_PRIVATE, may_be_routed};
 use vshmem_abi::link::{LinkMsg, LinkOp};
 use vshmem_abi::perm::{READ, may_control};
-use vshmem_abi::wire::{Meta, Op, Request, STAT_ANY, STAT_INDEX, Stat, State, Usage};
+use vshmem_abi::wire::{Meta, Op, QueueStat, QueueUse, Request, STAT_ANY, STAT_INDEX, Stat, State};
 use vshmem_gnt::host::HostRegion;
 use vshmem_gnt::{GrantRef, Port};
 
@@ -53,7 +53,6 @@ pub struct Service {
     pub domain: Domain,
     /// The back-end.
     pub link: Link,
-    rules: Rules,
     candidates: Candidates,
 }
 
@@ -63,16 +62,12 @@ impl Service {
         Self {
             domain,
             link,
-            rules: Rules::open(),
             candidates: Candidates::draw(),
         }
     }
 
     /// Answers a request about constructs of `kind`.
     pub fn answer(&mut self, op: Op, kind: Kind, request: &Request, from: &Asker<'_>) -> Answered {
-        if kind == Kind::Msg {
-            return Err(Errno::NOSYS);
-        }
         let id = request.id;
         match (op, kind) {
             (Op::Get, _) => self.get(kind, request, from),
@@ -91,7 +86,7 @@ impl Service {
             (Op::Open, _) => self.open_whole(kind, id, from),
             (Op::Remove, _) => self.remove_whole(kind, id, from),
             (Op::Undo, Kind::Sem) => self.undo(id, from),
-            (Op::Settle, Kind::Sem) => self.settle_set(id),
+            (Op::Settle, Kind::Sem | Kind::Msg) => self.settle_whole(kind, id),
             (Op::Confirm | Op::Detached | Op::Lock | Op::Undo | Op::Settle, _) => Err(Errno::INVAL),
             (Op::Hello | Op::Fork | Op::Shutdown, _) => Err(Errno::PROTO),
         }
@@ -191,7 +186,7 @@ impl Service {
 
     fn get(&mut self, kind: Kind, request: &Request, from: &Asker<'_>) -> Answered {
         let (key, flags, size) = (request.key, request.flags, request.size);
-        self.rules.check_call(kind, size)?;
+        self.domain.rules.check_call(kind, size)?;
         if key != IPC_PRIVATE
             && let Some((slot, meta)) = self.domain.constructs.find_key(kind, key)
         {
@@ -230,7 +225,7 @@ impl Service {
         flags: i32,
         from: &Asker<'_>,
     ) -> Result<(Plan, HostRegion), Errno> {
-        let plan = self.rules.check(kind, size, flags, from.caller)?;
+        let plan = self.domain.rules.check(kind, size, flags, from.caller)?;
         match self.domain.port.create(plan.bytes(), plan.options) {
             Ok(region) => Ok((plan, region)),
             Err(error) => {
@@ -326,11 +321,8 @@ impl Service {
             tracing::warn!(id = meta.id, owner = place.domid, %error, "cannot map a region");
             error.errno()
         })?;
-        let set = match Kind::from_raw(meta.kind) {
-            Some(Kind::Sem) => Some(map_set(meta, &region)?),
-            _ => None,
-        };
-        self.domain.constructs.hold(meta.id, region, set);
+        let shared = Shared::map(meta, &region)?;
+        self.domain.constructs.hold(meta.id, region, shared);
         Ok(())
     }
 
@@ -345,14 +337,33 @@ impl Service {
         if request.flags & STAT_ANY == 0 && !from.may_access(&meta, READ) {
             return Err(Errno::ACCESS);
         }
-        let usage = self.usage(&meta, from)?;
+        self.stat_of(kind, slot, meta, from)
+    }
+
+    /// A construct and its use, as the reply's body has them of its kind.
+    fn stat_of(&mut self, kind: Kind, slot: u32, meta: Meta, from: &Asker<'_>) -> Answered {
+        let usage = match kind {
+            Kind::Shm => self.usage_everywhere(&meta, from)?,
+            Kind::Sem => self.times(&meta)?,
+            Kind::Msg => {
+                let queue = self.queue_use(&meta)?;
+                return Ok(Answer::with(meta.id, slot, &QueueStat { meta, queue }));
+            }
+        };
         Ok(Answer::with(meta.id, slot, &Stat { meta, usage }))
     }
 
-    fn usage(&mut self, meta: &Meta, from: &Asker<'_>) -> Result<Usage, Errno> {
-        match Kind::from_raw(meta.kind) {
-            Some(Kind::Shm) => self.usage_everywhere(meta, from),
-            _ => self.times(meta),
+    /// The same where the use cannot be had: what we ourselves have of it is all there is to say.
+    fn stat_at_hand(&mut self, kind: Kind, meta: Meta) -> Answer {
+        match kind {
+            Kind::Msg => {
+                let queue = QueueUse::default();
+                Answer::with(meta.id, 0, &QueueStat { meta, queue })
+            }
+            Kind::Shm | Kind::Sem => {
+                let usage = self.domain.usage(meta.id, None);
+                Answer::with(meta.id, 0, &Stat { meta, usage })
+            }
         }
     }
 
@@ -378,18 +389,18 @@ impl Service {
         let mut index = after.wrapping_add(1);
         loop {
             let meta = self.by_index(kind, index, false)?;
-            let usage = match self.usage(&meta, from) {
-                Ok(usage) => usage,
+            return match self.stat_of(kind, 0, meta, from) {
                 // Gone since the back-end named it.
                 Err(Errno::INVAL) => {
                     index = meta.index.checked_add(1).ok_or(Errno::NOENT)?;
                     continue;
                 }
-                // Its owner domain is gone: what we ourselves have of it is all there is to say.
-                Err(Errno::IDRM) => self.domain.usage(meta.id, None),
-                Err(errno) => return Err(errno),
+                // Its owner domain is gone, or does not grant the region of a queue.
+                Err(errno) if errno == Errno::IDRM || kind == Kind::Msg => {
+                    Ok(self.stat_at_hand(kind, meta))
+                }
+                answered => answered,
             };
-            return Ok(Answer::with(meta.id, 0, &Stat { meta, usage }));
         }
     }
 
@@ -410,8 +421,14 @@ impl Service {
         if !may_control(&meta, from.caller.uid) {
             return Err(Errno::PERM);
         }
+        if kind == Kind::Msg && !self.may_limit(request.size, from) {
+            return Err(Errno::PERM);
+        }
         if request.uid == u32::MAX || request.gid == u32::MAX {
             return Err(Errno::INVAL);
+        }
+        if kind == Kind::Msg {
+            self.fetch_region(&meta)?;
         }
         let changed = Meta {
             uid: request.uid,
@@ -420,7 +437,11 @@ impl Service {
             ctime: seconds(),
             ..meta
         };
-        self.change(changed, 0)
+        let answer = self.change(changed, 0)?;
+        if kind == Kind::Msg {
+            self.domain.set_limit(meta.id, request.size);
+        }
+        Ok(answer)
     }
 
     /// Has the back-end set what differs in `changed`; `flags` as [`LinkOp::Set`] has them.

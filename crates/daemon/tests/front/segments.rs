@@ -93,21 +93,6 @@ fn private_segments_are_all_different_and_found_by_no_key() {
 }
 
 #[test]
-fn queues_are_not_there_yet() {
-    let world = World::new();
-    let _a = world.domain("a");
-    let a = world.client("a");
-    let get = Request {
-        key: KEY,
-        size: 1,
-        flags: CREAT | 0o600,
-        kind: Kind::Msg as u32,
-        ..request(Op::Get)
-    };
-    assert_eq!(a.ask(get).unwrap_err(), libc::ENOSYS);
-}
-
-#[test]
 fn mode_owner_and_group_are_checked_by_the_ids_of_each_request() {
     if !may_become_others() {
         return;

@@ -5,9 +5,9 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use vshmem_abi::ids::ROUTED_BIT;
-use vshmem_abi::limits::{SemLimits, ShmLimits};
+use vshmem_abi::limits::{MsgLimits, SemLimits, ShmLimits};
 use vshmem_abi::link::{CANDIDATES, LinkMsg, LinkOp};
-use vshmem_abi::wire::{Meta, State, Usage};
+use vshmem_abi::wire::{Meta, State, Totals, Usage};
 use vshmem_abi::{Domid, Kind};
 use vshmem_registry::{Environment, NoAnswer, Peers};
 
@@ -17,6 +17,7 @@ pub struct Env {
     pub now: Rc<Cell<i64>>,
     pub limits: Rc<Cell<ShmLimits>>,
     pub sem_limits: Rc<Cell<SemLimits>>,
+    pub msg_limits: Rc<Cell<MsgLimits>>,
 }
 
 impl Env {
@@ -25,6 +26,7 @@ impl Env {
             now: Rc::new(Cell::new(1000)),
             limits: Rc::new(Cell::new(ShmLimits::DEFAULT)),
             sem_limits: Rc::new(Cell::new(SemLimits::DEFAULT)),
+            msg_limits: Rc::new(Cell::new(MsgLimits::DEFAULT)),
         }
     }
 }
@@ -41,6 +43,10 @@ impl Environment for Env {
     fn sem_limits(&self) -> SemLimits {
         self.sem_limits.get()
     }
+
+    fn msg_limits(&self) -> MsgLimits {
+        self.msg_limits.get()
+    }
 }
 
 /// What one domain would say.
@@ -49,6 +55,8 @@ pub struct Domain {
     pub silent: bool,
     /// Its use of constructs, by id.
     pub usage: BTreeMap<i32, Usage>,
+    /// What it counts in constructs of its own, by id.
+    pub totals: BTreeMap<i32, Totals>,
     /// The states it was told, by id.
     pub told: BTreeMap<i32, u32>,
     /// The domains that it was told are gone, and which of its constructs they had.
@@ -97,8 +105,10 @@ impl Peers for Fake {
             return Err(NoAnswer::Silent);
         }
         let usage = domain.usage.get(&query.meta.id);
+        let totals = domain.totals.get(&query.meta.id);
         Ok(LinkMsg {
             usage: usage.copied().unwrap_or_default(),
+            totals: totals.copied().unwrap_or_default(),
             gref: 7000 + query.domid,
             ..query.answer()
         })

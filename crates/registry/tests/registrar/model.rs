@@ -7,7 +7,7 @@ use libc::{EAGAIN, EEXIST, EIDRM, EINVAL, ENODEV, ENOENT, ENOSPC, IPC_CREAT, IPC
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use vshmem_abi::ids::ROUTED_BIT;
-use vshmem_abi::limits::{SemLimits, ShmLimits};
+use vshmem_abi::limits::{MsgLimits, SemLimits, ShmLimits};
 use vshmem_abi::link::{LinkMsg, LinkOp};
 use vshmem_abi::wire::State;
 use vshmem_abi::{Domid, Kind};
@@ -23,6 +23,11 @@ const SEM_LIMITS: SemLimits = SemLimits {
     mns: 12 * 4096,
     mni: 4,
     ..SemLimits::DEFAULT
+};
+
+const MSG_LIMITS: MsgLimits = MsgLimits {
+    mni: 2,
+    ..MsgLimits::DEFAULT
 };
 
 /// One step; which domain takes it and on what is chosen among those that there are.
@@ -134,6 +139,7 @@ impl Model {
         let env = Env::new();
         env.limits.set(LIMITS);
         env.sem_limits.set(SEM_LIMITS);
+        env.msg_limits.set(MSG_LIMITS);
         let mut model = Self {
             registrar: Registrar::new(env.clone()),
             env,
@@ -242,7 +248,7 @@ impl Model {
         let full = match kind {
             Kind::Shm => count >= LIMITS.mni || total + pages > LIMITS.all,
             Kind::Sem => count >= SEM_LIMITS.mni || total + pages * 4096 - 1 > SEM_LIMITS.mns,
-            Kind::Msg => false,
+            Kind::Msg => count >= MSG_LIMITS.mni,
         };
         let free = |id: &&i32| self.thing(**id | ROUTED_BIT).is_none();
         let id = ids.iter().find(free).map(|id| id | ROUTED_BIT);

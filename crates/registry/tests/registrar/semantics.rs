@@ -4,9 +4,9 @@
 use crate::fake::{Env, Fake, about, get, state};
 use libc::{EAGAIN, EEXIST, EIDRM, EINVAL, ENODEV, ENOENT, ENOSPC, IPC_CREAT, IPC_EXCL};
 use vshmem_abi::ids::ROUTED_BIT;
-use vshmem_abi::limits::{SemLimits, ShmLimits};
+use vshmem_abi::limits::{MsgLimits, SemLimits, ShmLimits};
 use vshmem_abi::link::{LinkMsg, LinkOp};
-use vshmem_abi::wire::{MODE_LOCKED, Meta, State, Usage};
+use vshmem_abi::wire::{MODE_LOCKED, Meta, State, Totals, Usage};
 use vshmem_abi::{Domid, Kind};
 use vshmem_registry::{EnrolError, Registrar};
 
@@ -238,6 +238,23 @@ fn semmni_counts_sets_and_semmns_their_semaphores() {
 }
 
 #[test]
+fn msgmni_counts_queues() {
+    let mut t = test();
+    let limits = MsgLimits {
+        mni: 2,
+        ..MsgLimits::DEFAULT
+    };
+    t.env.msg_limits.set(limits);
+    let first = t.get(1, Kind::Msg, 0, 0).meta.id;
+    assert_eq!(t.get(2, Kind::Msg, 0, 0).errno, 0);
+    assert_eq!(t.get(2, Kind::Msg, 0, 0).errno, ENOSPC);
+    assert_eq!(t.get(2, Kind::Shm, 0, 0).errno, 0);
+    assert_eq!(t.remove(1, first, 0).errno, 0);
+    assert_eq!(t.get(2, Kind::Msg, 0, 0).errno, 0);
+    assert_eq!(t.get(1, Kind::Msg, 0, 0).errno, ENOSPC);
+}
+
+#[test]
 fn limits_are_those_of_the_moment() {
     let mut t = test();
     let none = ShmLimits {
@@ -447,6 +464,32 @@ fn totals_are_of_one_kind_with_what_the_owners_say_is_in_memory() {
     let totals = t.ask(1, &request).totals;
     assert_eq!((totals.used, totals.indices), (2, 2));
     assert_eq!((totals.pages, totals.resident), (4, 3));
+}
+
+#[test]
+fn totals_of_queues_are_what_the_owners_count_in_them() {
+    let mut t = test();
+    let ids = [1, 2].map(|domid| t.get(domid, Kind::Msg, 0, 0).meta.id);
+    t.get(1, Kind::Shm, 0, 0);
+    for (domid, id) in (1..).zip(ids) {
+        let totals = Totals {
+            pages: domid.into(),
+            resident: 10,
+            ..Totals::default()
+        };
+        let owner = t.peers.domains.get_mut(&domid).unwrap();
+        owner.totals.insert(id, totals);
+    }
+    let totals = |t: &mut Test| {
+        let mut request = LinkMsg::new(LinkOp::Totals);
+        request.meta.kind = Kind::Msg as u32;
+        let totals = t.ask(1, &request).totals;
+        (totals.used, totals.indices, totals.pages, totals.resident)
+    };
+    assert_eq!(totals(&mut t), (2, 2, 3, 20));
+    // One that does not say is not waited for, and counts nothing.
+    t.peers.domains.get_mut(&2).unwrap().silent = true;
+    assert_eq!(totals(&mut t), (2, 2, 1, 10));
 }
 
 #[test]
