@@ -29,7 +29,7 @@ enum Action {
     Run(run::Args),
     /// Stop domains
     Down(down::Args),
-    /// List the shared memory segments and semaphore sets of all domains
+    /// List the shared memory segments, semaphore sets and message queues of all domains
     Ls(ls::Args),
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `vshmem ls`: the segments of all domains, one a line, like `ipcs -m`; then the semaphore sets, if
-//! there are any.
+//! `vshmem ls`: the segments of all domains, one a line, like `ipcs -m`; then the semaphore sets and
+//! the message queues, if there are any.
 
 use crate::ask::{self, Daemon};
 use crate::world::World;
@@ -8,7 +8,8 @@ use crate::{DirArg, Failure, domain, say};
 use rustix::io::Errno;
 use std::collections::HashMap;
 use vshmem_abi::Kind;
-use vshmem_abi::wire::{MODE_LOCKED, Op, Request, Stat, State};
+use vshmem_abi::wire::{MODE_LOCKED, Meta, Op, QueueStat, Request, Stat, State};
+use zerocopy::FromBytes;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -25,20 +26,23 @@ pub struct Args {
 pub fn ls(args: &Args) -> Result<(), Failure> {
     let (name, daemon) = connect(args)?;
     let mut users = HashMap::new();
-    let mut owner = |stat: &Stat| {
-        let uid = stat.meta.uid;
+    let mut owner = |meta: &Meta| {
+        let uid = meta.uid;
         let name = users.entry(uid).or_insert_with(|| user_name(uid));
         name.clone()
     };
-    let segments = list(&name, &daemon, Kind::Shm)?;
-    let rows: Vec<_> = segments.iter().map(|s| row(s, &owner(s))).collect();
+    let segments: Vec<Stat> = list(&name, &daemon, Kind::Shm)?;
+    let rows: Vec<_> = segments.iter().map(|s| row(s, &owner(&s.meta))).collect();
     let mut text = table(COLUMNS, &rows);
-    let sets = list(&name, &daemon, Kind::Sem)?;
-    if !sets.is_empty() {
-        let rows: Vec<_> = sets.iter().map(|s| set_row(s, &owner(s))).collect();
-        text.push('\n');
-        text.push_str(&table(SET_COLUMNS, &rows));
-    }
+    let sets: Vec<Stat> = list(&name, &daemon, Kind::Sem)?;
+    let rows: Vec<_> = sets.iter().map(|s| set_row(s, &owner(&s.meta))).collect();
+    text.push_str(&further_table(SET_COLUMNS, &rows));
+    let queues: Vec<QueueStat> = list(&name, &daemon, Kind::Msg)?;
+    let rows: Vec<_> = queues
+        .iter()
+        .map(|q| queue_row(q, &owner(&q.meta)))
+        .collect();
+    text.push_str(&further_table(QUEUE_COLUMNS, &rows));
     say(&text)
 }
 
@@ -73,19 +77,38 @@ fn connect(args: &Args) -> Result<(String, Daemon), Failure> {
     Err(nothing())
 }
 
+/// What is told of a construct in a listing.
+trait Listed: FromBytes {
+    /// The construct.
+    fn meta(&self) -> &Meta;
+}
+
+impl Listed for Stat {
+    fn meta(&self) -> &Meta {
+        &self.meta
+    }
+}
+
+impl Listed for QueueStat {
+    fn meta(&self) -> &Meta {
+        &self.meta
+    }
+}
+
 /// All constructs of a kind, by index.
-fn list(name: &str, daemon: &Daemon, kind: Kind) -> Result<Vec<Stat>, Failure> {
+fn list<T: Listed>(name: &str, daemon: &Daemon, kind: Kind) -> Result<Vec<T>, Failure> {
     let fail = |why: &str| {
         Failure::new(format!(
             "domain {name} does not tell what it knows ({why}); see its log"
         ))
     };
-    let mut list: Vec<Stat> = Vec::new();
+    let mut list: Vec<T> = Vec::new();
     loop {
+        let last = list.last().map(|stat| stat.meta().index);
         let request = Request {
             kind: kind as u32,
             // "After" the highest number is the beginning.
-            arg: list.last().map_or(u32::MAX, |stat| stat.meta.index),
+            arg: last.unwrap_or(u32::MAX),
             ..Request::default()
         };
         let reply = daemon
@@ -97,12 +120,9 @@ fn list(name: &str, daemon: &Daemon, kind: Kind) -> Result<Vec<Stat>, Failure> {
         if reply.errno != 0 {
             return Err(fail(ask::text(reply.errno)));
         }
-        let stat = reply.body::<Stat>();
+        let stat = reply.body::<T>();
         // Indices only rise, or this would never end.
-        if list
-            .last()
-            .is_some_and(|last| last.meta.index >= stat.meta.index)
-        {
+        if last.is_some_and(|last| last >= stat.meta().index) {
             return Err(fail("it answers out of order"));
         }
         list.push(stat);
@@ -115,7 +135,14 @@ const COLUMNS: [&str; 9] = [
 
 /// What stands in [`COLUMNS`] for one segment.
 fn row(stat: &Stat, owner: &str) -> [String; COLUMNS.len()] {
-    let meta = &stat.meta;
+    let [key, id, owner, perms, status, domain, cpid] = cells(&stat.meta, owner);
+    let (bytes, nattch) = (stat.meta.size.to_string(), stat.usage.nattch.to_string());
+    [key, id, owner, perms, bytes, nattch, status, domain, cpid]
+}
+
+/// What stands in a row of whatever kind: key, id, owner, permissions, status, domain and pid of the
+/// creator.
+fn cells(meta: &Meta, owner: &str) -> [String; 7] {
     let mut status = Vec::new();
     match State::from_raw(meta.state) {
         State::Dest => status.push("dest"),
@@ -133,8 +160,6 @@ fn row(stat: &Stat, owner: &str) -> [String; COLUMNS.len()] {
         meta.id.to_string(),
         owner.to_owned(),
         format!("{:03o}", meta.mode & 0o777),
-        meta.size.to_string(),
-        stat.usage.nattch.to_string(),
         status.join(","),
         meta.owner.to_string(),
         meta.cpid.to_string(),
@@ -145,10 +170,30 @@ const SET_COLUMNS: [&str; 8] = [
     "key", "id", "owner", "perms", "nsems", "status", "domain", "cpid",
 ];
 
-/// What stands in [`SET_COLUMNS`] for one set: what stands there for a segment, but for its use.
+/// What stands in [`SET_COLUMNS`] for one set.
 fn set_row(stat: &Stat, owner: &str) -> [String; SET_COLUMNS.len()] {
-    let [key, id, owner, perms, nsems, _, status, domain, cpid] = row(stat, owner);
+    let [key, id, owner, perms, status, domain, cpid] = cells(&stat.meta, owner);
+    let nsems = stat.meta.size.to_string();
     [key, id, owner, perms, nsems, status, domain, cpid]
+}
+
+const QUEUE_COLUMNS: [&str; 9] = [
+    "key",
+    "id",
+    "owner",
+    "perms",
+    "used-bytes",
+    "messages",
+    "status",
+    "domain",
+    "cpid",
+];
+
+/// What stands in [`QUEUE_COLUMNS`] for one queue.
+fn queue_row(stat: &QueueStat, owner: &str) -> [String; QUEUE_COLUMNS.len()] {
+    let [key, id, owner, perms, status, domain, cpid] = cells(&stat.meta, owner);
+    let (bytes, messages) = (stat.queue.cbytes.to_string(), stat.queue.qnum.to_string());
+    [key, id, owner, perms, bytes, messages, status, domain, cpid]
 }
 
 /// The name of a user, or its number where it has none.
@@ -174,10 +219,18 @@ fn table<const N: usize>(columns: [&str; N], rows: &[[String; N]]) -> String {
         .collect()
 }
 
+/// A table behind another one; nothing if it is empty.
+fn further_table<const N: usize>(columns: [&str; N], rows: &[[String; N]]) -> String {
+    match rows {
+        [] => String::new(),
+        rows => format!("\n{}", table(columns, rows)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vshmem_abi::wire::{Meta, Usage};
+    use vshmem_abi::wire::{QueueUse, Usage};
 
     fn stat(state: State, mode: u32) -> Stat {
         Stat {
@@ -224,6 +277,28 @@ mod tests {
         let nsems = columns.clone().find(|(column, _)| **column == "nsems");
         assert_eq!(nsems.unwrap().1, "4096");
         assert_eq!(row[5..], ["-", "2", "77"]);
+    }
+
+    #[test]
+    fn a_row_of_a_queue_shows_what_is_in_it() {
+        let queue = QueueStat {
+            meta: stat(State::Live, 0o644).meta,
+            queue: QueueUse {
+                qnum: 5,
+                cbytes: 700,
+                qbytes: 16384,
+                ..QueueUse::default()
+            },
+        };
+        let row = queue_row(&queue, "ann");
+        assert_eq!(row[3..], ["644", "700", "5", "-", "2", "77"]);
+    }
+
+    #[test]
+    fn a_further_table_stands_apart_and_is_left_out_if_it_is_empty() {
+        assert_eq!(further_table(SET_COLUMNS, &[]), "");
+        let rows = [set_row(&stat(State::Live, 0o644), "ann")];
+        assert!(further_table(SET_COLUMNS, &rows).starts_with("\nkey "));
     }
 
     #[test]

@@ -5,7 +5,6 @@ use crate::world::{Client, World, map, request, wait_until};
 use rustix::io::{pread, pwrite};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use std::os::fd::AsFd;
-use vshmem_abi::Kind;
 use vshmem_abi::wire::{MODE_LOCKED, Meta, Op, Request, STAT_ANY, STAT_INDEX, Stat, State, Totals};
 use vshmem_engine::client_page::PageMine;
 
