@@ -4,7 +4,7 @@
 //! The addresses can be asked for without a lock, so that `shmdt` of one of the kernel's own
 //! segments costs next to nothing. All else is the session's, under its lock.
 
-use rustix::mm::{MapFlags, ProtFlags};
+use crate::sys;
 use std::cell::UnsafeCell;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering::*};
 
@@ -81,16 +81,7 @@ impl Attachments {
     /// Makes sure that one more attachment fits; to be called before it is made.
     pub fn reserve(&mut self) -> bool {
         if ENTRIES.load(Relaxed).is_null() {
-            // SAFETY: a new mapping at an address of the kernel's choice.
-            let mapped = unsafe {
-                rustix::mm::mmap_anonymous(
-                    std::ptr::null_mut(),
-                    CAPACITY * size_of::<Entry>(),
-                    ProtFlags::READ | ProtFlags::WRITE,
-                    MapFlags::PRIVATE | MapFlags::NORESERVE,
-                )
-            };
-            match mapped {
+            match sys::anonymous(CAPACITY * size_of::<Entry>()) {
                 Ok(first) => ENTRIES.store(first.cast(), Release),
                 Err(_) => return false,
             }

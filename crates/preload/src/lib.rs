@@ -36,17 +36,17 @@ mod fork;
 mod hooks;
 mod kernel_ids;
 mod listing;
+mod locals;
 mod lock;
 mod maps;
 mod message;
 mod next;
+mod own;
 mod own_fd;
 mod process;
 mod sem;
 mod sem_ctl;
-mod sem_wait;
 mod session;
-mod sets;
 mod shm;
 mod signals;
 mod sleep;
@@ -55,6 +55,7 @@ mod syscall;
 mod thread;
 mod unbuilt;
 mod user;
+mod wait;
 
 // The unwinder that std's panic messages refer to, from gcc's archive: without this it comes from
 // libgcc_s.so.1, which every program would have to load, map and copy at fork. That is half of

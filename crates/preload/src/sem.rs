@@ -2,35 +2,30 @@
 //! `semget`, `semop` and `semtimedop`, with the results and errors of the kernel's `ipc/sem.c`. Each
 //! function takes the real one, to pass on what is not routed. `semctl` is [`crate::sem_ctl`].
 //!
-//! A `semop` that need not wait makes no system call: it finds the set ([`crate::sets`]), takes the
+//! A `semop` that need not wait makes no system call: it finds the set ([`crate::locals`]), takes the
 //! lock in its region and carries its operations out ([`vshmem_engine::set`]). Waiting is
-//! [`crate::sem_wait`].
+//! [`crate::wait`].
 
-use crate::construct::{
-    Target, about, get_known, get_request, is_routed_key, left_to_kernel, may, resolve,
-};
+use crate::construct::{about, get_known, get_request, is_routed_key, left_to_kernel};
 use crate::errno::fail;
-use crate::process::{Process, processors};
-use crate::sem_wait;
-use crate::session::{live_directory, wait_page};
-use crate::sets::{self, ALTER, LocalSet, READ};
+use crate::locals::{ALTER, Locals, READ, Table};
+use crate::own::{self, Around, Failed};
+use crate::session::Session;
 use crate::thread::Thread;
-use crate::{creds, lock, sys, thread, user};
+use crate::wait::{self, Came, Place, failed};
+use crate::{lock, sys, thread, user};
 use libc::{key_t, sembuf, size_t, timespec};
-use rustix::fd::AsFd;
-use rustix::thread::{NanosleepRelativeResult, nanosleep, sched_yield};
 use std::ffi::c_int;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
 use vshmem_abi::Kind;
 use vshmem_abi::limits::SemLimits;
-use vshmem_abi::perm;
+use vshmem_abi::region::waiter;
+use vshmem_abi::set::Shape;
 use vshmem_abi::token::Token;
-use vshmem_abi::wire::{Op as Ask, State, Undoer};
-use vshmem_engine::directory;
-use vshmem_engine::region::{Caller, Surroundings, Who, map};
-use vshmem_engine::set::{Call, Locked, Op, Outcome, SEM_UNDO};
-use vshmem_engine::wait_page::WaitPage;
+use vshmem_abi::wire::{Op as Ask, Undoer};
+use vshmem_engine::region::Caller;
+use vshmem_engine::set::{Call, Op, Outcome, SEM_UNDO, Set};
 
 /// Type of the real `semget`.
 pub type SemGet = unsafe extern "C" fn(key_t, c_int, c_int) -> c_int;
@@ -93,23 +88,6 @@ pub unsafe fn op(
             left_to_kernel(id, result == -1, instead);
             result
         }
-    }
-}
-
-/// Why a call with an id that looks like ours is not done.
-pub enum Failed {
-    /// It fails with this errno.
-    With(c_int),
-    /// `EACCES`: not even its memory is to be had, of which this is the number of semaphores.
-    Denied(u64),
-    /// The id is the kernel's, for all we know; if it does not know it either (`EINVAL`), this is the
-    /// error instead.
-    NotOurs(Option<c_int>),
-}
-
-impl From<c_int> for Failed {
-    fn from(errno: c_int) -> Self {
-        Self::With(errno)
     }
 }
 
@@ -208,17 +186,17 @@ fn op_read(id: c_int, ops: &[Op], timeout: Option<timespec>) -> Result<(), Faile
         }
         found => found?,
     };
-    if highest >= own.local.set.shape().sems {
+    if highest >= own.local.region.shape().sems {
         return Err(libc::EFBIG.into());
     }
     own.check(if alters { ALTER } else { READ })?;
-    if ops.len() > own.local.set.shape().ops as usize {
+    if ops.len() > own.local.region.shape().ops as usize {
         return Err(libc::E2BIG.into());
     }
     let record = if flags & SEM_UNDO == 0 {
         None
     } else {
-        match own.local.undo_record(own.process.undo_token()) {
+        match own.local.notes.undo_record(own.process.undo_token()) {
             Some(record) => Some(record),
             None => Some(own.begin_undo()?),
         }
@@ -227,7 +205,7 @@ fn op_read(id: c_int, ops: &[Op], timeout: Option<timespec>) -> Result<(), Faile
         caller: Caller {
             token: own.process.token(),
             who: own.who(),
-            now: seconds(),
+            now: own::seconds(),
         },
         record,
     };
@@ -253,206 +231,133 @@ fn op_read(id: c_int, ops: &[Op], timeout: Option<timespec>) -> Result<(), Faile
             thread.leave();
             Err(error.into())
         }
-        outcome => sem_wait::blocked(&own, ops, &call, timeout, locked, outcome, thread, &around),
+        outcome => blocked(&own, ops, &call, timeout, locked, outcome, thread, &around),
     }
 }
 
-/// Seconds since the epoch, of the clock that the kernel stamps sets with: it takes no system call,
-/// and no look at a counter of the processor.
-#[inline]
-pub fn seconds() -> i64 {
-    // SAFETY: a null pointer is allowed: the time is returned alone.
-    unsafe { libc::time(std::ptr::null_mut()) }
+/// Goes on with a call that cannot be done at once, as `outcome` says; the set's lock is held.
+#[inline(never)]
+#[allow(clippy::too_many_arguments)] // one caller, which has all of them at hand
+fn blocked<'b>(
+    own: &Own,
+    ops: &[Op],
+    call: &Call,
+    timeout: Option<timespec>,
+    mut locked: Held<'b>,
+    mut outcome: Outcome,
+    thread: &Thread,
+    around: &'b Around<Shape>,
+) -> Result<(), Failed> {
+    if locked.has_undo_of_the_dead() {
+        locked.unlock();
+        thread.leave();
+        own.settle();
+        locked = own.lock(thread, around)?;
+        outcome = locked.semop(ops, call);
+    }
+    let blocking = match outcome {
+        Outcome::Blocked(place) if !timeout.is_some_and(|t| t.tv_sec == 0 && t.tv_nsec == 0) => {
+            place
+        }
+        outcome => {
+            locked.unlock();
+            thread.leave();
+            return match outcome {
+                Outcome::Done => Ok(()),
+                Outcome::Failed(error) => Err(error.into()),
+                Outcome::Blocked(_) => Err(libc::EAGAIN.into()),
+            };
+        }
+    };
+    let refused = |locked: Held<'_>| {
+        locked.unlock();
+        thread.leave();
+        Err(libc::ENOMEM.into())
+    };
+    let Some(place) = Place::claim(own) else {
+        return refused(locked);
+    };
+    let Some(index) = locked.wait(ops, call, place.slot(), blocking) else {
+        place.release(own);
+        return refused(locked);
+    };
+    match wait::wait(own, &Semop, place, index, timeout, locked, thread) {
+        Came::Result(0) => Ok(()),
+        Came::Result(errno) => Err((-errno as c_int).into()),
+        Came::Again => Err(libc::EINTR.into()),
+    }
+}
+
+/// A `semop` that waits: its result is in its record.
+struct Semop;
+
+impl wait::Call for Semop {
+    type Kind = Shape;
+    const LOCKED: bool = false;
+
+    fn take(&self, own: &Own, _: &Thread, _: Option<Held<'_>>, index: u32) -> Came {
+        Came::Result(failed(own.local.region.collect(index)))
+    }
+
+    fn take_for_handler(&self, own: &Own, _: &Thread, locked: Held<'_>, index: u32) -> i64 {
+        locked.unlock();
+        failed(match own.local.region.look(index) {
+            waiter::POSTED => own.local.region.result(index),
+            _ => libc::EIDRM,
+        })
+    }
+}
+
+/// What a process keeps of a set: its undo record there.
+#[derive(Default)]
+pub struct Notes {
+    /// Undo token for which `record` is the undo record; 0: none.
+    undo_token: AtomicU64,
+    record: AtomicU32,
+}
+
+impl Notes {
+    /// The undo record of `token`'s process, if it is known.
+    #[inline(always)]
+    fn undo_record(&self, token: Token) -> Option<u32> {
+        (token != Token::NONE && self.undo_token.load(Acquire) == token.raw())
+            .then(|| self.record.load(Relaxed))
+    }
+
+    /// The undo record of this process is `record`.
+    fn has_undo(&self, token: Token, record: u32) {
+        self.undo_token.store(0, Relaxed);
+        self.record.store(record, Relaxed);
+        self.undo_token.store(token.raw(), Release);
+    }
+}
+
+static SETS: Table<Shape> = Table::new();
+
+impl own::Kind for Shape {
+    const KIND: Kind = Kind::Sem;
+    type Notes = Notes;
+
+    #[inline(always)]
+    fn table() -> &'static Table<Self> {
+        &SETS
+    }
+
+    fn locals(session: &mut Session) -> &mut Locals<Self> {
+        &mut session.sets
+    }
+
+    fn free_record(set: &Set<'static, AtomicU64>, index: u32) {
+        set.collect(index);
+    }
 }
 
 /// A set and all that this process needs to work on it.
-pub struct Own {
-    /// The set.
-    pub local: &'static LocalSet,
-    /// This process.
-    pub process: &'static Process,
-    /// The domain's directory.
-    pub directory: &'static vshmem_abi::layout::Directory,
-    /// The domain's wait page.
-    pub page: &'static WaitPage,
-}
+pub type Own = own::Own<Shape>;
+/// The right to change a set.
+pub type Held<'b> = own::Held<'b, Shape>;
 
 impl Own {
-    /// The set `id`, which is mapped if it is not.
-    #[inline]
-    pub fn find(id: c_int) -> Result<Self, Failed> {
-        if let Some(process) = Process::known()
-            && let Some(directory) = live_directory()
-            && let Some(page) = wait_page()
-            && let Some(local) = sets::find(id)
-            && local.state(directory) == State::Live
-        {
-            return Ok(Self {
-                local,
-                process,
-                directory,
-                page,
-            });
-        }
-        Self::open(id)
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn open(id: c_int) -> Result<Self, Failed> {
-        let mut session = lock::enter();
-        match resolve(&mut session, Kind::Sem, id)? {
-            Target::Routed(slot, meta) => {
-                let (directory, _) = session.connected()?;
-                let local = match sets::find(id) {
-                    Some(local) => local,
-                    None => {
-                        let opened = session.call(about(Kind::Sem, Ask::Open, id));
-                        let (_, [fd, ..]) = opened.map_err(|error| match error {
-                            libc::EACCES => Failed::Denied(meta.size),
-                            error => Failed::With(error),
-                        })?;
-                        let fd = fd.ok_or(libc::EMFILE)?;
-                        session
-                            .sets
-                            .add(id, slot, fd.as_fd(), directory)
-                            .map_err(|error| error.raw_os_error())?
-                    }
-                };
-                let process = Process::known().ok_or(libc::ENODEV)?;
-                let page = wait_page().ok_or(libc::ENODEV)?;
-                match local.state(directory) {
-                    State::Live => Ok(Self {
-                        local,
-                        process,
-                        directory,
-                        page,
-                    }),
-                    State::Lost | State::Dest => Err(libc::EIDRM.into()),
-                    State::Free => Err(libc::EINVAL.into()),
-                }
-            }
-            Target::Kernel(instead) => Err(Failed::NotOurs(instead)),
-        }
-    }
-
-    /// Who this process is to others.
-    #[inline]
-    pub fn who(&self) -> Who {
-        Who::new(self.process.pid(), self.process.domid())
-    }
-
-    /// What the engine needs of this process.
-    #[inline]
-    pub fn around(&self) -> Around {
-        Around {
-            local: self.local,
-            domid: self.process.domid(),
-            page: self.page,
-        }
-    }
-
-    /// Whether the caller may do `wanted` ([`READ`], [`ALTER`]), as the mode and its credentials are at
-    /// this moment.
-    ///
-    /// # Errors
-    /// `EACCES`; `EIDRM` when the set went away.
-    #[inline]
-    pub fn check(&self, wanted: u64) -> Result<(), c_int> {
-        let decided = self.decision();
-        let rights = self.local.rights.load(Relaxed);
-        // A refusal does not hold for another thread, which may have other ids.
-        if rights & !(READ | ALTER) != decided || rights & wanted == 0 {
-            return self.decide(wanted);
-        }
-        Ok(())
-    }
-
-    /// What a decision about rights depends on. Never 0, as it is before the first one.
-    #[inline]
-    fn decision(&self) -> u64 {
-        let version = directory::version_of(self.directory, self.local.slot);
-        version << 32 | u64::from(creds::epoch() & ((1 << 29) - 1)) << 3 | 1 << 2
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn decide(&self, wanted: u64) -> Result<(), c_int> {
-        let mut session = lock::enter();
-        // Before the look, so that a change in between makes for another look.
-        let decision = self.decision();
-        let meta = match resolve(&mut session, Kind::Sem, self.local.id)? {
-            Target::Routed(_, meta) => meta,
-            Target::Kernel(_) => return Err(libc::EIDRM),
-        };
-        let mut rights = 0;
-        if may(&meta, perm::READ) {
-            rights |= READ;
-        }
-        if may(&meta, perm::WRITE) {
-            rights |= ALTER;
-        }
-        self.local.rights.store(decision | rights, Relaxed);
-        if rights & wanted == 0 {
-            return Err(libc::EACCES);
-        }
-        Ok(())
-    }
-
-    /// Takes the set's lock, for as short a time as can be. The thread is in a critical section then,
-    /// which ends with [`Thread::leave`] after [`Locked::unlock`].
-    ///
-    /// # Errors
-    /// `EIDRM` when the set is gone, `ENODEV` when `vshmemd` is; `EINTR` in a signal handler that we
-    /// know nothing of and that has interrupted this thread where it holds a lock.
-    #[inline(always)]
-    pub fn lock<'b>(
-        &self,
-        thread: &Thread,
-        around: &'b Around,
-    ) -> Result<Locked<'static, 'b, AtomicU64, Around>, c_int> {
-        if !thread.enter() {
-            return Err(libc::EINTR);
-        }
-        if !self.local.set.try_acquire(self.process.token()) {
-            self.acquire_slowly(thread)?;
-        }
-        if !self.local.set.is(self.local.id) {
-            self.local.set.let_go();
-            thread.leave();
-            return Err(libc::EIDRM);
-        }
-        Ok(self.local.set.acquired(around))
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn acquire_slowly(&self, thread: &Thread) -> Result<(), c_int> {
-        let token = self.process.token();
-        let mut patience = Patience::new(processors() > 1);
-        loop {
-            // Holders have it for well under a microsecond, unless they lost their processor.
-            while patience.spins() {
-                if self.local.set.lock_holder() == Token::NONE && self.local.set.try_acquire(token)
-                {
-                    return Ok(());
-                }
-                std::hint::spin_loop();
-            }
-            // Signals are let in while we wait for longer.
-            thread.leave();
-            match self.local.state(self.directory) {
-                _ if !directory::writer_lives(self.directory) => return Err(libc::ENODEV),
-                State::Live => {}
-                State::Free | State::Dest | State::Lost => return Err(libc::EIDRM),
-            }
-            patience.wait();
-            if !thread.enter() {
-                return Err(libc::EINTR);
-            }
-        }
-    }
-
     /// Has this process's undo be applied to the set when it ends; returns its undo record.
     #[cold]
     #[inline(never)]
@@ -480,94 +385,7 @@ impl Own {
         locked.unlock();
         thread.leave();
         let record = record.ok_or(libc::ENOSPC)?;
-        self.local.has_undo(token, record);
+        self.local.notes.has_undo(token, record);
         Ok(record)
-    }
-
-    /// Has `vshmemd` look for the dead that have left something in the set.
-    #[cold]
-    pub fn settle(&self) {
-        // Whatever comes of it, the set says what it says.
-        let mut session = lock::enter();
-        let _ = session.call(about(Kind::Sem, Ask::Settle, self.local.id));
-        let own = self.process.undo_slot.load(Relaxed);
-        if self.process.undo_token() != Token::NONE && self.page.is_dead(own) {
-            // Only the thread that held it has ended.
-            self.page.hold_on(own);
-        }
-    }
-}
-
-/// What the engine needs of this process.
-pub struct Around {
-    local: &'static LocalSet,
-    domid: u32,
-    page: &'static WaitPage,
-}
-
-impl Surroundings for Around {
-    #[inline(always)]
-    fn domid(&self) -> u32 {
-        self.domid
-    }
-
-    #[inline]
-    fn is_dead(&self, slot: u32) -> bool {
-        self.page.is_dead(slot)
-    }
-
-    #[inline]
-    fn wake(&self, waiter: u32) {
-        map::wake(self.local.set, waiter);
-    }
-}
-
-/// How a thread waits for a lock that somebody else has: looking, giving the processor away, sleeping
-/// for longer and longer.
-struct Patience {
-    looks: u32,
-    rounds: u32,
-    several_cpus: bool,
-}
-
-/// Looks in a row.
-const LOOKS: u32 = 200;
-/// Rounds in which the processor is given away without sleeping.
-const YIELDS: u32 = 16;
-/// The longest sleep, in doublings of [`FIRST_SLEEP`].
-const DOUBLINGS: u32 = 6;
-/// The first sleep, in nanoseconds.
-const FIRST_SLEEP: i64 = 20_000;
-
-impl Patience {
-    fn new(several_cpus: bool) -> Self {
-        Self {
-            looks: 0,
-            rounds: 0,
-            several_cpus,
-        }
-    }
-
-    /// Whether to look once more before [`Self::wait`].
-    fn spins(&mut self) -> bool {
-        let most = if self.several_cpus { LOOKS } else { 1 };
-        self.looks += 1;
-        self.looks <= most
-    }
-
-    fn wait(&mut self) {
-        self.looks = 0;
-        self.rounds += 1;
-        if self.rounds <= YIELDS {
-            sched_yield();
-            return;
-        }
-        let doublings = (self.rounds - YIELDS - 1).min(DOUBLINGS);
-        let time = rustix::thread::Timespec {
-            tv_sec: 0,
-            tv_nsec: FIRST_SLEEP << doublings,
-        };
-        // A signal ends it early, which is as good.
-        let _: NanosleepRelativeResult = nanosleep(&time);
     }
 }

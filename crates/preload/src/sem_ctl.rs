@@ -4,18 +4,17 @@
 
 use crate::construct::{Target, about, concerns_us, left_to_kernel, resolve};
 use crate::errno::fail;
+use crate::locals::{ALTER, READ};
 use crate::lock;
-use crate::sem::{Around, Failed, Own, seconds};
-use crate::sets::{ALTER, READ};
+use crate::own::{Failed, seconds};
+use crate::sem::{Held, Own};
 use crate::sys::{self, Space};
 use crate::thread;
 use libc::semid_ds;
 use std::ffi::{c_int, c_void};
-use std::sync::atomic::AtomicU64;
 use vshmem_abi::Kind;
 use vshmem_abi::limits::SEMVMX;
 use vshmem_abi::wire::{Op, Request, Stat};
-use vshmem_engine::set::Locked;
 
 /// Type of the real `semctl`.
 pub type SemCtl = unsafe extern "C" fn(c_int, c_int, c_int, *mut c_void) -> c_int;
@@ -88,7 +87,7 @@ fn control(id: c_int, num: c_int, cmd: c_int, arg: *mut c_void) -> Result<c_int,
 fn one_of(own: &Own, num: c_int) -> Result<u32, c_int> {
     u32::try_from(num)
         .ok()
-        .filter(|&num| num < own.local.set.shape().sems)
+        .filter(|&num| num < own.local.region.shape().sems)
         .ok_or(libc::EINVAL)
 }
 
@@ -97,7 +96,7 @@ fn with_one(
     id: c_int,
     num: c_int,
     wanted: u64,
-    work: impl FnOnce(&mut Locked<'static, '_, AtomicU64, Around>, u32) -> c_int,
+    work: impl FnOnce(&mut Held<'_>, u32) -> c_int,
 ) -> Result<c_int, Failed> {
     let own = Own::find(id)?;
     own.check(wanted)?;
@@ -106,10 +105,7 @@ fn with_one(
 }
 
 /// Does something under the set's lock, after what the dead would have undone was undone.
-fn locked<T>(
-    own: &Own,
-    work: impl FnOnce(&mut Locked<'static, '_, AtomicU64, Around>) -> T,
-) -> Result<T, c_int> {
+fn locked<T>(own: &Own, work: impl FnOnce(&mut Held<'_>) -> T) -> Result<T, c_int> {
     let thread = thread::current();
     let around = own.around();
     let mut locked = own.lock(thread, &around)?;
@@ -128,7 +124,7 @@ fn locked<T>(
 fn get_all(id: c_int, to: *mut u16) -> Result<c_int, Failed> {
     let own = Own::find(id)?;
     own.check(READ)?;
-    let count = own.local.set.shape().sems as usize;
+    let count = own.local.region.shape().sems as usize;
     let mut space = Space::new(count * size_of::<u16>()).ok_or(libc::ENOMEM)?;
     let values = space.as_slice_of::<u16>(count);
     locked(&own, |locked| {
@@ -146,7 +142,7 @@ fn get_all(id: c_int, to: *mut u16) -> Result<c_int, Failed> {
 fn set_all(id: c_int, from: *const u16) -> Result<c_int, Failed> {
     let own = Own::find(id)?;
     own.check(ALTER)?;
-    let count = own.local.set.shape().sems as usize;
+    let count = own.local.region.shape().sems as usize;
     let mut space = Space::new(count * size_of::<u16>()).ok_or(libc::ENOMEM)?;
     let values = space.as_slice_of::<u16>(count);
     if !sys::read_user_all(from, values) {

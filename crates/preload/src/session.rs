@@ -4,10 +4,10 @@
 
 use crate::attachments::Attachments;
 use crate::config::config;
+use crate::locals::Locals;
 use crate::message;
 use crate::own_fd::OwnFd;
 use crate::process::Process;
-use crate::sets::Sets;
 use crate::sys::{self, SignalMask};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering::*};
 use vshmem_abi::ABI_VERSION;
 use vshmem_abi::channel::{self, Fds};
 use vshmem_abi::layout::Directory;
+use vshmem_abi::set;
 use vshmem_abi::token::Token;
 use vshmem_abi::wire::{Op, Reply, Request, State, Welcome};
 use vshmem_engine::client_page::PageMine;
@@ -81,7 +82,7 @@ pub struct Session {
     /// What this process has attached.
     pub attachments: Attachments,
     /// The semaphore sets that it has mapped.
-    pub sets: Sets,
+    pub sets: Locals<set::Shape>,
     /// During `fork`: what the child is going to use.
     pub(crate) child: Option<(OwnedFd, OwnedFd, Welcome)>,
     /// During `fork`: the signal mask to put back.
@@ -112,7 +113,7 @@ impl Session {
             next_region: 0,
             spin: false,
             attachments: Attachments::the_one(),
-            sets: Sets::the_one(),
+            sets: Locals::the_one(),
             child: None,
             fork_mask: 0,
             fork_cancel: 0,

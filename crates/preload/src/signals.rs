@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The program's signal handlers. A handler that it installs is kept here, and the kernel gets ours,
 //! which sees to it that
-//! - none runs while the thread holds the lock of a set: the signal is held back for that long, and
+//! - none runs while the thread holds the lock of a construct: the signal is held back for that long, and
 //!   then delivered as it came;
-//! - a thread that waits in `semop` does so no more when the handler runs, which may jump away.
+//! - a thread that waits in a call does so no more when the handler runs, which may jump away.
 //!
 //! ADR 9 has the reasons. All that is visible to the program is as if there were nothing in between:
 //! what `sigaction` says, flags and masks, and the stack on which its handler runs.

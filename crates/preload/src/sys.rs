@@ -174,6 +174,26 @@ pub fn write_user_all<T: Copy>(to: *mut T, from: &[T]) -> bool {
     )
 }
 
+/// New memory of our own, zeroed, at an address of the kernel's choice; taken as it is touched.
+pub fn anonymous(len: usize) -> Result<*mut c_void, Errno> {
+    // SAFETY: replaces nothing.
+    unsafe { anonymous_at(std::ptr::null_mut(), len, MapFlags::empty()) }
+}
+
+/// [`anonymous`] at a place, as `how` says.
+///
+/// # Safety
+/// With `FIXED`, nothing of what is there is needed any more.
+pub unsafe fn anonymous_at(
+    at: *mut c_void,
+    len: usize,
+    how: MapFlags,
+) -> Result<*mut c_void, Errno> {
+    let prot = ProtFlags::READ | ProtFlags::WRITE;
+    // SAFETY: as the caller promises.
+    unsafe { mmap_anonymous(at, len, prot, MapFlags::PRIVATE | MapFlags::NORESERVE | how) }
+}
+
 /// Memory for what is too large for a stranger's stack, straight from the kernel; zeroed.
 pub struct Space {
     at: *mut c_void,
@@ -183,10 +203,7 @@ pub struct Space {
 impl Space {
     /// So many bytes; `None` when there is no memory.
     pub fn new(len: usize) -> Option<Self> {
-        let prot = ProtFlags::READ | ProtFlags::WRITE;
-        // SAFETY: a new mapping at an address of the kernel's choice.
-        let at = unsafe { mmap_anonymous(std::ptr::null_mut(), len, prot, MapFlags::PRIVATE) };
-        at.ok().map(|at| Self { at, len })
+        anonymous(len).ok().map(|at| Self { at, len })
     }
 
     /// The memory as `count` values, or as many as fit.
@@ -247,12 +264,11 @@ fn copy(call: c_long, own: *mut c_void, theirs: *mut c_void, len: usize) -> bool
 /// and only there.
 pub fn wiped_on_fork<T: Shared>() -> Result<&'static T, Errno> {
     const { assert!(size_of::<T>() <= vshmem_abi::PAGE_SIZE as usize) };
-    let prot = ProtFlags::READ | ProtFlags::WRITE;
     let len = vshmem_abi::PAGE_SIZE as usize;
-    // SAFETY: a new private mapping at an address of the kernel's choice, never unmapped, large and
-    // aligned enough for a `T`, which is atomics only and so may be zero.
+    let page = anonymous(len)?;
+    // SAFETY: a new private mapping, never unmapped, large and aligned enough for a `T`, which is atomics
+    // only and so may be zero.
     unsafe {
-        let page = mmap_anonymous(std::ptr::null_mut(), len, prot, MapFlags::PRIVATE)?;
         raw(
             libc::SYS_madvise,
             [page as usize, len, libc::MADV_WIPEONFORK as usize, 0, 0, 0],

@@ -4,7 +4,6 @@
 //! ([`crate::signals`]), so it is reached by two plain loads: `std`'s way to a thread's own data in a
 //! shared library is a call of the loader's, which may allocate after a `dlopen`.
 
-use crate::sets::LocalSet;
 use crate::sys::{self, SignalMask};
 use std::arch::{asm, global_asm};
 use std::sync::atomic::{
@@ -42,6 +41,14 @@ pub struct Wait {
     pub cancel: unsafe fn(*const Wait),
 }
 
+/// Where the record of a wait is left behind that a signal handler has ended: the thread may never come
+/// back to free it. It lies at the beginning of its owner's structure, which stays until the process
+/// ends.
+pub struct Left {
+    /// Frees the record.
+    pub free: unsafe fn(*const Left, u32),
+}
+
 /// A thread's own data. All zero at its birth.
 #[repr(C)]
 pub struct Thread {
@@ -54,8 +61,8 @@ pub struct Thread {
     waiting: AtomicPtr<Wait>,
     /// Bounds of the stack that the thread was last seen on ([`crate::user`]).
     pub stack: (AtomicUsize, AtomicUsize),
-    /// What [`crate::sem_wait`] has left behind: a set, and a waiter's record in it.
-    pub left: (AtomicPtr<LocalSet>, AtomicU32),
+    /// What [`crate::wait`] has left behind: where, and which waiter's record there.
+    pub left: (AtomicPtr<Left>, AtomicU32),
 }
 
 const _: () = assert!(size_of::<Thread>() == 56 && align_of::<Thread>() == 8);
@@ -158,6 +165,31 @@ impl Thread {
         compiler_fence(SeqCst);
         self.waiting.store(std::ptr::null_mut(), Relaxed);
         compiler_fence(SeqCst);
+    }
+
+    /// Leaves a record behind, and frees the one before, of a wait that was left behind by a handler that
+    /// jumped away.
+    pub fn leave_behind(&self, left: *const Left, record: u32) {
+        let (place, index) = &self.left;
+        let (before, of) = (place.load(Relaxed), index.load(Relaxed));
+        place.store(left.cast_mut(), Relaxed);
+        index.store(record, Relaxed);
+        // SAFETY: null, or what was left there before, which stays until the process ends.
+        unsafe {
+            if let Some(left) = before.as_ref() {
+                (left.free)(before, of);
+            }
+        }
+    }
+
+    /// Whether this record was left behind, and was not freed since; it is not left any more.
+    pub fn comes_back_for(&self, left: *const Left, record: u32) -> bool {
+        let (place, index) = &self.left;
+        let is_it = std::ptr::eq(place.load(Relaxed), left) && index.load(Relaxed) == record;
+        if is_it {
+            place.store(std::ptr::null_mut(), Relaxed);
+        }
+        is_it
     }
 
     /// Ends the wait, if there is one, for a handler that is about to run.

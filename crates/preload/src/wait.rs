@@ -1,27 +1,69 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A `semop` that has to wait: into the queue, looking for a while, asleep, and out again by being
-//! served, by a signal, by time, or because the set is gone.
+//! A call that has to wait, once it is in a line: looking for a while, asleep, and out again by being
+//! served, by a signal, by time, or because the construct is gone.
 //!
-//! From the moment it is in the queue a signal handler that runs in this thread ends the wait first
-//! ([`crate::thread::Wait`]): in the kernel too, the call has failed with `EINTR` when the handler
-//! runs, which may never come back here.
+//! From the moment it is in the line a signal handler that runs in this thread ends the wait first
+//! ([`crate::thread::Wait`]): in the kernel too, the call has ended when the handler runs, which may
+//! never come back here.
 
+use crate::own::{Held, Kind, Own};
 use crate::process::processors;
-use crate::sem::{Around, Failed, Own};
-use crate::sets::LocalSet;
 use crate::sleep::{self, Slept};
 use crate::thread::{self, Thread, Wait};
 use libc::timespec;
 use rustix::thread::sched_yield;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 use std::ffi::c_int;
-use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering::*, fence};
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering::*, fence};
 use vshmem_abi::region::waiter;
 use vshmem_abi::wire::State;
 use vshmem_engine::death_mark::Mark;
 use vshmem_engine::directory;
 use vshmem_engine::region::map;
-use vshmem_engine::set::{Call, Locked, Op, Outcome};
+
+/// What came of a wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Came {
+    /// The result of the call; below 0: its errno, negative.
+    Result(i64),
+    /// The call has to begin again.
+    Again,
+}
+
+/// The error `errno` as a result.
+pub fn failed(errno: c_int) -> i64 {
+    -i64::from(errno)
+}
+
+/// What is particular to a call that waits.
+pub trait Call {
+    /// The kind of construct that it is made on.
+    type Kind: Kind;
+
+    /// Whether its result is taken with the lock held.
+    const LOCKED: bool;
+
+    /// Takes what came of the wait at `index`, which has ended, and frees the record. Called in a critical
+    /// section; `locked` is the lock, if it could be had and [`Self::LOCKED`]; it is given back.
+    fn take(
+        &self,
+        own: &Own<Self::Kind>,
+        thread: &Thread,
+        locked: Option<Held<'_, Self::Kind>>,
+        index: u32,
+    ) -> Came;
+
+    /// The same for a signal handler that is about to run. The record stays until
+    /// [`Kind::free_record`]: the thread may be about to sleep on it. A call that would have to begin again has
+    /// been interrupted.
+    fn take_for_handler(
+        &self,
+        own: &Own<Self::Kind>,
+        thread: &Thread,
+        locked: Held<'_, Self::Kind>,
+        index: u32,
+    ) -> i64;
+}
 
 /// The longest sleep without a look around. Whoever serves a sleeper wakes it; this is for a
 /// `vshmemd` that died, and for one who died between serving and waking.
@@ -101,176 +143,162 @@ impl Looks {
 }
 
 /// [`Waiting::ended`]: it has not.
-const NOT_ENDED: i32 = -1;
+const NOT_ENDED: i64 = i64::MIN;
+
+/// A slot of the domain's wait page, which the calling thread has.
+pub struct Place {
+    slot: u32,
+    mark: Mark,
+}
+
+impl Place {
+    /// Takes one; `None`: all are taken.
+    pub fn claim<K: Kind>(own: &Own<K>) -> Option<Self> {
+        let token = own.process.token();
+        let (slot, mark) = own.page.claim(token, token.serial() as u32)?;
+        Some(Self { slot, mark })
+    }
+
+    /// Which one.
+    pub fn slot(&self) -> u32 {
+        self.slot
+    }
+
+    /// Gives it back.
+    pub fn release<K: Kind>(self, own: &Own<K>) {
+        own.page.release(self.slot, self.mark);
+    }
+}
 
 /// A wait under way, on the stack of the thread that waits.
 #[repr(C)]
-struct Waiting<'a> {
+struct Waiting<'a, C: Call> {
     wait: Wait,
-    own: &'a Own,
+    own: &'a Own<C::Kind>,
+    call: &'a C,
     index: u32,
     slot: u32,
     mark: Mark,
-    /// The result, 0 or an errno, if a signal handler has ended the wait.
-    ended: AtomicI32,
+    /// The result, if a signal handler has ended the wait.
+    ended: AtomicI64,
 }
 
-/// Goes on with a call that cannot be done at once, as `outcome` says; the set's lock is held.
+/// Waits, in `place`, with the record at `index`, which was put into a line just now; the lock is held.
 #[inline(never)]
-#[allow(clippy::too_many_arguments)] // one caller, which has all of them at hand
-pub fn blocked<'b>(
-    own: &Own,
-    ops: &[Op],
-    call: &Call,
+pub fn wait<C: Call>(
+    own: &Own<C::Kind>,
+    call: &C,
+    place: Place,
+    index: u32,
     timeout: Option<timespec>,
-    mut locked: Locked<'static, 'b, AtomicU64, Around>,
-    mut outcome: Outcome,
+    locked: Held<'_, C::Kind>,
     thread: &Thread,
-    around: &'b Around,
-) -> Result<(), Failed> {
-    if locked.has_undo_of_the_dead() {
-        locked.unlock();
-        thread.leave();
-        own.settle();
-        locked = own.lock(thread, around)?;
-        outcome = locked.semop(ops, call);
-    }
-    let place = match outcome {
-        Outcome::Blocked(place) if !timeout.is_some_and(|t| t.tv_sec == 0 && t.tv_nsec == 0) => {
-            place
-        }
-        outcome => {
-            locked.unlock();
-            thread.leave();
-            return match outcome {
-                Outcome::Done => Ok(()),
-                Outcome::Failed(error) => Err(error.into()),
-                Outcome::Blocked(_) => Err(libc::EAGAIN.into()),
-            };
-        }
-    };
-    let refused = |locked: Locked<'static, '_, AtomicU64, Around>| {
-        locked.unlock();
-        thread.leave();
-        Err(libc::ENOMEM.into())
-    };
-    let Some((slot, mark)) = own
-        .page
-        .claim(call.caller.token, call.caller.token.serial() as u32)
-    else {
-        return refused(locked);
-    };
-    let Some(index) = locked.wait(ops, call, slot, place) else {
-        own.page.release(slot, mark);
-        return refused(locked);
-    };
+) -> Came {
     // With the lock still held: `vshmemd` finds a dead client by one or the other.
-    own.page.set_construct(slot, own.local.id, index);
+    own.page.set_construct(place.slot, own.local.id, index);
     own.local.waiting.fetch_add(1, SeqCst);
     let all = locked.waiting();
     let waiting = Waiting {
-        wait: Wait { cancel },
+        wait: Wait {
+            cancel: cancel::<C>,
+        },
         own,
+        call,
         index,
-        slot,
-        mark,
-        ended: AtomicI32::new(NOT_ENDED),
+        slot: place.slot,
+        mark: place.mark,
+        ended: AtomicI64::new(NOT_ENDED),
     };
-    thread.set_waiting(&waiting.wait);
+    thread.set_waiting(std::ptr::from_ref(&waiting).cast());
     locked.unlock();
     thread.leave();
     waiting.finish(thread, timeout, all)
 }
 
-impl Waiting<'_> {
-    fn finish(&self, thread: &Thread, timeout: Option<timespec>, all: u32) -> Result<(), Failed> {
+impl<C: Call> Waiting<'_, C> {
+    fn finish(&self, thread: &Thread, timeout: Option<timespec>, all: u32) -> Came {
         let deadline = timeout.map(after);
         let stopped = if self.look_for_a_while(all) {
             Stop::Told
         } else {
             self.sleep(deadline)
         };
+        let (gives_up, mut errno) = match stopped {
+            Stop::Told => (false, libc::EIDRM),
+            Stop::Because(errno) => (true, errno),
+            Stop::Gone(errno) => (false, errno),
+        };
         // From here on the thread is in a critical section: no handler runs until all is put away.
         let around = self.own.around();
-        let result = match stopped {
-            Stop::Told => {
-                if !thread.enter() {
-                    return Err(libc::EINTR.into());
-                }
-                self.told(thread)
+        let mut locked = None;
+        if C::LOCKED || gives_up {
+            match self.own.lock(thread, &around) {
+                Ok(held) => locked = Some(held),
+                // The construct is gone, or `vshmemd` is.
+                Err(error) => errno = error,
             }
-            Stop::Because(errno) => match self.own.lock(thread, &around) {
-                Ok(mut locked) => {
-                    let in_time = self.is_ours(thread)
-                        && locked.give_up(self.index, self.own.process.token());
-                    locked.unlock();
-                    if in_time { errno } else { self.told(thread) }
-                }
-                // The set is gone, or `vshmemd` is.
-                Err(error) => {
-                    if !thread.enter() {
-                        return Err(libc::EINTR.into());
-                    }
-                    self.told_or(thread, error)
-                }
-            },
-            Stop::Gone(errno) => {
-                if !thread.enter() {
-                    return Err(libc::EINTR.into());
-                }
-                self.told_or(thread, errno)
+        }
+        if locked.is_none() && !thread.enter() {
+            return Came::Result(failed(libc::EINTR));
+        }
+        let came = self.end(thread, gives_up, locked, errno);
+        self.put_away(thread);
+        thread.leave();
+        came
+    }
+
+    /// What came of the wait; if there is no result, the construct is gone, and its memory may be, too.
+    #[inline]
+    fn end(
+        &self,
+        thread: &Thread,
+        gives_up: bool,
+        mut locked: Option<Held<'_, C::Kind>>,
+        mut errno: c_int,
+    ) -> Came {
+        let give_back = |locked: Option<Held<'_, C::Kind>>| {
+            if let Some(locked) = locked {
+                locked.unlock();
             }
         };
-        self.put_away();
-        thread.leave();
-        match result {
-            0 => Ok(()),
-            errno => Err(errno.into()),
-        }
-    }
-
-    /// The result of a wait that has ended, by whoever. If there is none the set is gone, and its
-    /// memory may be, too.
-    fn told(&self, thread: &Thread) -> c_int {
-        self.told_or(thread, libc::EIDRM)
-    }
-
-    /// The result of a wait, or this errno if there is none.
-    fn told_or(&self, thread: &Thread, errno: c_int) -> c_int {
-        if !self.is_ours(thread) {
-            return self.ended.load(Relaxed);
-        }
-        match self.own.local.set.look(self.index) {
-            waiter::POSTED => self.own.local.set.collect(self.index),
-            _ => errno,
-        }
-    }
-
-    /// Takes the wait from the thread. `false`: a signal handler has ended it.
-    fn is_ours(&self, thread: &Thread) -> bool {
         thread.clear_waiting();
-        self.ended.load(Relaxed) == NOT_ENDED
+        let ended = self.ended.load(Relaxed);
+        if ended != NOT_ENDED {
+            give_back(locked);
+            return Came::Result(ended);
+        }
+        if gives_up && let Some(held) = &mut locked {
+            if held.give_up(self.index, self.own.process.token()) {
+                give_back(locked);
+                return Came::Result(failed(errno));
+            }
+            errno = libc::EIDRM;
+        }
+        if !C::LOCKED {
+            give_back(locked.take());
+        }
+        if self.own.local.region.look(self.index) == waiter::POSTED {
+            return self.call.take(self.own, thread, locked, self.index);
+        }
+        give_back(locked);
+        Came::Result(failed(errno))
     }
 
     /// Frees what the wait has taken.
-    fn put_away(&self) {
+    fn put_away(&self, thread: &Thread) {
         let local = self.own.local;
         if self.ended.load(Relaxed) == NOT_ENDED {
             self.own.page.release(self.slot, self.mark);
             local.waiting.fetch_sub(1, SeqCst);
-        } else {
-            let (left, index) = &thread::current().left;
-            if std::ptr::eq(left.load(Relaxed), local) && index.load(Relaxed) == self.index {
-                left.store(std::ptr::null_mut(), Relaxed);
-                free(local, self.index);
-            }
+        } else if thread.comes_back_for(local.left(), self.index) {
+            local.free(self.index);
         }
     }
 
     fn has_ended(&self) -> bool {
         self.ended.load(Relaxed) != NOT_ENDED
             || !matches!(
-                self.own.local.set.look(self.index),
+                self.own.local.region.look(self.index),
                 waiter::AWAKE | waiter::ASLEEP
             )
     }
@@ -312,7 +340,7 @@ impl Waiting<'_> {
     fn sleep(&self, deadline: Option<Timespec>) -> Stop {
         let own = self.own;
         loop {
-            if self.has_ended() || !own.local.set.fall_asleep(self.index) {
+            if self.has_ended() || !own.local.region.fall_asleep(self.index) {
                 return Stop::Told;
             }
             // The slot says what we wait for; now the state is looked at. `vshmemd` writes the state,
@@ -330,7 +358,7 @@ impl Waiting<'_> {
                 Some(Some(left)) if left < SLICE => (left, true),
                 Some(Some(_)) => (SLICE, false),
             };
-            let word = map::futex_word(own.local.set, self.index);
+            let word = map::futex_word(own.local.region, self.index);
             match sleep::wait(word, waiter::ASLEEP as u32, Some(time)) {
                 Slept::Woken | Slept::Changed => {}
                 Slept::TimedOut if is_last => return Stop::Because(libc::EAGAIN),
@@ -355,46 +383,28 @@ enum Stop {
 ///
 /// # Safety
 /// `wait` is the first field of a [`Waiting`], whose frame is further up on this thread's stack.
-unsafe fn cancel(wait: *const Wait) {
+unsafe fn cancel<C: Call>(wait: *const Wait) {
     // SAFETY: as the caller promises.
-    let waiting = unsafe { &*wait.cast::<Waiting<'_>>() };
+    let waiting = unsafe { &*wait.cast::<Waiting<'_, C>>() };
     let own = waiting.own;
     let thread = thread::current();
     let around = own.around();
-    let ended = match own.lock(thread, &around) {
+    match own.lock(thread, &around) {
         Ok(mut locked) => {
-            let interrupted = locked.interrupt(waiting.index, own.process.token(), libc::EINTR);
-            locked.unlock();
-            let result = match own.local.set.look(waiting.index) {
-                _ if interrupted => libc::EINTR,
-                waiter::POSTED => own.local.set.result(waiting.index),
-                _ => libc::EIDRM,
-            };
+            locked.interrupt(waiting.index, own.process.token(), libc::EINTR);
+            let call = waiting.call;
+            let result = call.take_for_handler(own, thread, locked, waiting.index);
             own.page.release(waiting.slot, waiting.mark);
-            let (left, index) = &thread.left;
-            let before = (left.load(Relaxed), index.load(Relaxed));
-            left.store(std::ptr::from_ref(own.local).cast_mut(), Relaxed);
-            index.store(waiting.index, Relaxed);
-            // SAFETY: null, or a set, which stays until the process ends.
-            if let Some(local) = unsafe { before.0.as_ref() } {
-                // Of a wait that was left behind by a handler that jumped away.
-                free(local, before.1);
-            }
+            thread.leave_behind(own.local.left(), waiting.index);
             waiting.ended.store(result, Relaxed);
             thread.leave();
-            return;
         }
-        Err(error) => error,
-    };
-    own.page.release(waiting.slot, waiting.mark);
-    own.local.waiting.fetch_sub(1, SeqCst);
-    waiting.ended.store(ended, Relaxed);
-}
-
-/// Frees the record of a wait that has ended.
-fn free(local: &LocalSet, index: u32) {
-    local.set.collect(index);
-    local.waiting.fetch_sub(1, SeqCst);
+        Err(error) => {
+            own.page.release(waiting.slot, waiting.mark);
+            own.local.waiting.fetch_sub(1, SeqCst);
+            waiting.ended.store(failed(error), Relaxed);
+        }
+    }
 }
 
 /// The moment that lies `time` ahead.

@@ -1,0 +1,339 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the calls on semaphore sets and message queues have in common: finding the construct, whether
+//! the caller may, and the lock in its region.
+
+use crate::construct::{Target, about, may, resolve};
+use crate::locals::{ALTER, Local, Locals, READ, Table};
+use crate::process::{Process, processors};
+use crate::session::{Session, live_directory, wait_page};
+use crate::thread::Thread;
+use crate::{creds, lock};
+use rustix::fd::AsFd;
+use rustix::thread::{NanosleepRelativeResult, nanosleep, sched_yield};
+use std::ffi::c_int;
+use std::sync::atomic::{AtomicU64, Ordering::*};
+use vshmem_abi::layout::Directory;
+use vshmem_abi::perm;
+use vshmem_abi::token::Token;
+use vshmem_abi::wire::{Op as Ask, State};
+use vshmem_engine::directory;
+use vshmem_engine::region::{self, Locked, Region, Surroundings, Who, map};
+use vshmem_engine::wait_page::WaitPage;
+
+/// A kind of construct that lives in a region with a lock and waiters.
+pub trait Kind: region::Kind + 'static {
+    /// Its name.
+    const KIND: vshmem_abi::Kind;
+
+    /// What a process keeps of a construct for this kind alone.
+    type Notes: Default;
+
+    /// What this process has mapped of this kind.
+    fn table() -> &'static Table<Self>;
+
+    /// The right to add to that.
+    fn locals(session: &mut Session) -> &mut Locals<Self>;
+
+    /// Frees the record of a waiter whose result was taken.
+    fn free_record(region: &Region<'static, AtomicU64, Self>, index: u32);
+}
+
+/// A region whose lock this process holds.
+pub type Held<'b, K> = Locked<'static, 'b, AtomicU64, Around<K>, K>;
+
+/// Why a call with an id that looks like ours is not done.
+pub enum Failed {
+    /// It fails with this errno.
+    With(c_int),
+    /// `EACCES`: not even its memory is to be had, of which this is the number of semaphores.
+    Denied(u64),
+    /// The id is the kernel's, for all we know; if it does not know it either (`EINVAL`), this is the
+    /// error instead.
+    NotOurs(Option<c_int>),
+}
+
+impl From<c_int> for Failed {
+    fn from(errno: c_int) -> Self {
+        Self::With(errno)
+    }
+}
+
+/// Seconds since the epoch, of the clock that the kernel stamps sets with: it takes no system call,
+/// and no look at a counter of the processor.
+#[inline]
+pub fn seconds() -> i64 {
+    // SAFETY: a null pointer is allowed: the time is returned alone.
+    unsafe { libc::time(std::ptr::null_mut()) }
+}
+
+/// A construct and all that this process needs to work on it.
+pub struct Own<K: Kind> {
+    /// The construct.
+    pub local: &'static Local<K>,
+    /// This process.
+    pub process: &'static Process,
+    /// The domain's directory.
+    pub directory: &'static Directory,
+    /// The domain's wait page.
+    pub page: &'static WaitPage,
+}
+
+impl<K: Kind> Own<K> {
+    /// The construct `id`, which is mapped if it is not.
+    #[inline]
+    pub fn find(id: c_int) -> Result<Self, Failed> {
+        if let Some(process) = Process::known()
+            && let Some(directory) = live_directory()
+            && let Some(page) = wait_page()
+            && let Some(local) = K::table().find(id)
+            && local.state(directory) == State::Live
+        {
+            return Ok(Self {
+                local,
+                process,
+                directory,
+                page,
+            });
+        }
+        Self::open(id)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn open(id: c_int) -> Result<Self, Failed> {
+        let mut session = lock::enter();
+        match resolve(&mut session, K::KIND, id)? {
+            Target::Routed(slot, meta) => {
+                let (directory, _) = session.connected()?;
+                let local = match K::table().find(id) {
+                    Some(local) => local,
+                    None => {
+                        let opened = session.call(about(K::KIND, Ask::Open, id));
+                        let (_, [fd, ..]) = opened.map_err(|error| match error {
+                            libc::EACCES => Failed::Denied(meta.size),
+                            error => Failed::With(error),
+                        })?;
+                        let fd = fd.ok_or(libc::EMFILE)?;
+                        K::locals(&mut session)
+                            .add(id, slot, fd.as_fd(), directory)
+                            .map_err(|error| error.raw_os_error())?
+                    }
+                };
+                let process = Process::known().ok_or(libc::ENODEV)?;
+                let page = wait_page().ok_or(libc::ENODEV)?;
+                match local.state(directory) {
+                    State::Live => Ok(Self {
+                        local,
+                        process,
+                        directory,
+                        page,
+                    }),
+                    State::Lost | State::Dest => Err(libc::EIDRM.into()),
+                    State::Free => Err(libc::EINVAL.into()),
+                }
+            }
+            Target::Kernel(instead) => Err(Failed::NotOurs(instead)),
+        }
+    }
+
+    /// Who this process is to others.
+    #[inline]
+    pub fn who(&self) -> Who {
+        Who::new(self.process.pid(), self.process.domid())
+    }
+
+    /// What the engine needs of this process.
+    #[inline]
+    pub fn around(&self) -> Around<K> {
+        Around {
+            local: self.local,
+            domid: self.process.domid(),
+            page: self.page,
+        }
+    }
+
+    /// Whether the caller may do `wanted` ([`READ`], [`ALTER`]), as the mode and its credentials are at
+    /// this moment.
+    ///
+    /// # Errors
+    /// `EACCES`; `EIDRM` when the construct went away.
+    #[inline]
+    pub fn check(&self, wanted: u64) -> Result<(), c_int> {
+        let decided = self.decision();
+        let rights = self.local.rights.load(Relaxed);
+        // A refusal does not hold for another thread, which may have other ids.
+        if rights & !(READ | ALTER) != decided || rights & wanted == 0 {
+            return self.decide(wanted);
+        }
+        Ok(())
+    }
+
+    /// What a decision about rights depends on. Never 0, as it is before the first one.
+    #[inline]
+    fn decision(&self) -> u64 {
+        let version = directory::version_of(self.directory, self.local.slot);
+        version << 32 | u64::from(creds::epoch() & ((1 << 29) - 1)) << 3 | 1 << 2
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn decide(&self, wanted: u64) -> Result<(), c_int> {
+        let mut session = lock::enter();
+        // Before the look, so that a change in between makes for another look.
+        let decision = self.decision();
+        let meta = match resolve(&mut session, K::KIND, self.local.id)? {
+            Target::Routed(_, meta) => meta,
+            Target::Kernel(_) => return Err(libc::EIDRM),
+        };
+        let mut rights = 0;
+        if may(&meta, perm::READ) {
+            rights |= READ;
+        }
+        if may(&meta, perm::WRITE) {
+            rights |= ALTER;
+        }
+        self.local.rights.store(decision | rights, Relaxed);
+        if rights & wanted == 0 {
+            return Err(libc::EACCES);
+        }
+        Ok(())
+    }
+
+    /// Takes the construct's lock, for as short a time as can be. The thread is in a critical section then,
+    /// which ends with [`Thread::leave`] after [`Locked::unlock`].
+    ///
+    /// # Errors
+    /// `EIDRM` when the construct is gone, `ENODEV` when `vshmemd` is; `EINTR` in a signal handler that we
+    /// know nothing of and that has interrupted this thread where it holds a lock.
+    #[inline(always)]
+    pub fn lock<'b>(&self, thread: &Thread, around: &'b Around<K>) -> Result<Held<'b, K>, c_int> {
+        if !thread.enter() {
+            return Err(libc::EINTR);
+        }
+        if !self.local.region.try_acquire(self.process.token()) {
+            self.acquire_slowly(thread)?;
+        }
+        if !self.local.region.is(self.local.id) {
+            self.local.region.let_go();
+            thread.leave();
+            return Err(libc::EIDRM);
+        }
+        Ok(self.local.region.acquired(around))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn acquire_slowly(&self, thread: &Thread) -> Result<(), c_int> {
+        let token = self.process.token();
+        let mut patience = Patience::new(processors() > 1);
+        loop {
+            // Holders have it for well under a microsecond, unless they lost their processor.
+            while patience.spins() {
+                if self.local.region.lock_holder() == Token::NONE
+                    && self.local.region.try_acquire(token)
+                {
+                    return Ok(());
+                }
+                std::hint::spin_loop();
+            }
+            // Signals are let in while we wait for longer.
+            thread.leave();
+            match self.local.state(self.directory) {
+                _ if !directory::writer_lives(self.directory) => return Err(libc::ENODEV),
+                State::Live => {}
+                State::Free | State::Dest | State::Lost => return Err(libc::EIDRM),
+            }
+            patience.wait();
+            if !thread.enter() {
+                return Err(libc::EINTR);
+            }
+        }
+    }
+
+    /// Has `vshmemd` look for the dead that have left something in the construct.
+    #[cold]
+    pub fn settle(&self) {
+        // Whatever comes of it, the region says what it says.
+        let mut session = lock::enter();
+        let _ = session.call(about(K::KIND, Ask::Settle, self.local.id));
+        let own = self.process.undo_slot.load(Relaxed);
+        if self.process.undo_token() != Token::NONE && self.page.is_dead(own) {
+            // Only the thread that held it has ended.
+            self.page.hold_on(own);
+        }
+    }
+}
+
+/// What the engine needs of this process.
+pub struct Around<K: Kind> {
+    local: &'static Local<K>,
+    domid: u32,
+    page: &'static WaitPage,
+}
+
+impl<K: Kind> Surroundings for Around<K> {
+    #[inline(always)]
+    fn domid(&self) -> u32 {
+        self.domid
+    }
+
+    #[inline]
+    fn is_dead(&self, slot: u32) -> bool {
+        self.page.is_dead(slot)
+    }
+
+    #[inline]
+    fn wake(&self, waiter: u32) {
+        map::wake(self.local.region, waiter);
+    }
+}
+
+/// How a thread waits for a lock that somebody else has: looking, giving the processor away, sleeping
+/// for longer and longer.
+struct Patience {
+    looks: u32,
+    rounds: u32,
+    several_cpus: bool,
+}
+
+/// Looks in a row.
+const LOOKS: u32 = 200;
+/// Rounds in which the processor is given away without sleeping.
+const YIELDS: u32 = 16;
+/// The longest sleep, in doublings of [`FIRST_SLEEP`].
+const DOUBLINGS: u32 = 6;
+/// The first sleep, in nanoseconds.
+const FIRST_SLEEP: i64 = 20_000;
+
+impl Patience {
+    fn new(several_cpus: bool) -> Self {
+        Self {
+            looks: 0,
+            rounds: 0,
+            several_cpus,
+        }
+    }
+
+    /// Whether to look once more before [`Self::wait`].
+    fn spins(&mut self) -> bool {
+        let most = if self.several_cpus { LOOKS } else { 1 };
+        self.looks += 1;
+        self.looks <= most
+    }
+
+    fn wait(&mut self) {
+        self.looks = 0;
+        self.rounds += 1;
+        if self.rounds <= YIELDS {
+            sched_yield();
+            return;
+        }
+        let doublings = (self.rounds - YIELDS - 1).min(DOUBLINGS);
+        let time = rustix::thread::Timespec {
+            tv_sec: 0,
+            tv_nsec: FIRST_SLEEP << doublings,
+        };
+        // A signal ends it early, which is as good.
+        let _: NanosleepRelativeResult = nanosleep(&time);
+    }
+}
