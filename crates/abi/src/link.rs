@@ -37,6 +37,8 @@ pub enum LinkOp {
     Next = 9,
     /// Totals of `meta.kind`. Answer: `totals`.
     Totals = 10,
+    /// Is a domain enrolled that has the number `domid`? `ENOENT` when it is not.
+    Enrolled = 11,
     /// Query: `meta` has changed. `meta.state` is `Free` when the construct is gone.
     /// Answer: `usage` of this domain.
     Update = 32,
@@ -64,6 +66,7 @@ impl LinkOp {
             8 => Self::Locate,
             9 => Self::Next,
             10 => Self::Totals,
+            11 => Self::Enrolled,
             32 => Self::Update,
             33 => Self::Count,
             34 => Self::Grant,

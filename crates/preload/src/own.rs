@@ -244,6 +244,9 @@ impl<K: Kind> Own<K> {
                 State::Free | State::Dest | State::Lost => return Err(libc::EIDRM),
             }
             patience.wait();
+            if patience.is_long() {
+                self.settle();
+            }
             if !thread.enter() {
                 return Err(libc::EINTR);
             }
@@ -302,6 +305,8 @@ const LOOKS: u32 = 200;
 const YIELDS: u32 = 16;
 /// The longest sleep, in doublings of [`FIRST_SLEEP`].
 const DOUBLINGS: u32 = 6;
+/// Sleeps until `vshmemd` is asked whether there is a holder at all.
+const ROUNDS: u32 = 64;
 /// The first sleep, in nanoseconds.
 const FIRST_SLEEP: i64 = 20_000;
 
@@ -319,6 +324,12 @@ impl Patience {
         let most = if self.several_cpus { LOOKS } else { 1 };
         self.looks += 1;
         self.looks <= most
+    }
+
+    /// Whether it has lasted so long, again, that the holder may be one that there is not: some tens of
+    /// milliseconds.
+    fn is_long(&self) -> bool {
+        self.rounds > YIELDS && (self.rounds - YIELDS).is_multiple_of(ROUNDS)
     }
 
     fn wait(&mut self) {

@@ -88,6 +88,7 @@ impl<E: Environment> Registrar<E> {
             Some(LinkOp::Locate) => self.locate(from, request, peers),
             Some(LinkOp::Next) => self.next(request),
             Some(LinkOp::Totals) => self.totals(request, peers),
+            Some(LinkOp::Enrolled) => self.enrolled(request),
             Some(
                 LinkOp::Enrol | LinkOp::Update | LinkOp::Count | LinkOp::Grant | LinkOp::Departed,
             )
@@ -97,6 +98,11 @@ impl<E: Environment> Registrar<E> {
             Ok(answer) => answer,
             Err(errno) => request.refuse(errno.raw_os_error()),
         }
+    }
+
+    fn enrolled(&self, request: &LinkMsg) -> Result<LinkMsg, Errno> {
+        let known = self.domains.contains_key(&request.domid);
+        known.then(|| request.answer()).ok_or(Errno::NOENT)
     }
 
     /// A domain is gone. What it owned is lost, what it had attached is not attached any more.

@@ -161,6 +161,28 @@ impl Domain {
         }
     }
 
+    /// The domain that holds the lock of the set or queue `id`, as the lock says, if it is not this one.
+    pub fn foreign_holder(&self, id: i32) -> Option<Domid> {
+        let holder = self.constructs.get(id)?.shared()?.lock_holder();
+        (holder != Token::NONE && holder.domid() != self.domid).then(|| holder.domid())
+    }
+
+    /// Takes the lock of `id` from a client of this domain that there is not, or from this daemon, which
+    /// does not hold it: a peer has written there.
+    fn free_from_nobody(&mut self, id: i32) {
+        let shared = self.constructs.get(id).and_then(Known::shared);
+        let holder = shared.map_or(Token::NONE, Shared::lock_holder);
+        let is_client = |(_, client): (u64, &Client)| client.token(self.domid) == Some(holder);
+        if holder != Token::NONE
+            && holder.domid() == self.domid
+            && !self.clients.iter().any(is_client)
+            && !self.is_pending(id)
+        {
+            tracing::warn!(id, "a lock is held by a client that is none");
+            self.pending.push(Pending::CleanUp(id, holder));
+        }
+    }
+
     /// Another domain, which had the region of our set or queue `id`, is gone.
     pub fn departed(&mut self, id: i32, domid: Domid) {
         self.pending.push(Pending::Departed(id, domid, None));
@@ -226,6 +248,7 @@ impl Domain {
         for token in undoers {
             self.look_at_undoer(token);
         }
+        self.free_from_nobody(id);
         self.insist(id);
     }
 

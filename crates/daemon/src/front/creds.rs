@@ -51,27 +51,48 @@ impl Caller {
                 .contains(&gid)
     }
 
+    /// Whether it has the privilege of raising limits: root, and `CAP_SYS_RESOURCE` as far as that can
+    /// be seen (a container's root is often without it).
+    pub fn may_raise_limits(&self) -> bool {
+        const CAP_SYS_RESOURCE: u32 = 24;
+        self.uid == 0
+            && capabilities_of_process(self.pid)
+                .is_none_or(|effective| effective >> CAP_SYS_RESOURCE & 1 == 1)
+    }
+
     /// Whether it may access a construct in the ways that `wanted` names.
     pub fn may_access(&self, meta: &Meta, wanted: u32, connection: Option<BorrowedFd<'_>>) -> bool {
         perm::may_access(meta, wanted, self.uid, |gid| self.in_group(gid, connection))
     }
 }
 
-/// Supplementary groups of a process, as `/proc` shows them at this moment.
+/// What `/proc` says of a process at this moment, if it shows it.
+fn status_of_process(pid: i32) -> Option<String> {
+    (pid > 0).then(|| std::fs::read_to_string(format!("/proc/{pid}/status")).ok())?
+}
+
+fn line_of<'a>(status: &'a str, name: &str) -> Option<&'a str> {
+    status.lines().find_map(|line| line.strip_prefix(name))
+}
+
+/// Supplementary groups of a process.
 fn groups_of_process(pid: i32) -> Option<Vec<u32>> {
-    if pid <= 0 {
-        return None;
-    }
-    groups_line(&std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?)
+    groups_line(&status_of_process(pid)?)
 }
 
 fn groups_line(status: &str) -> Option<Vec<u32>> {
-    let line = status.lines().find_map(|l| l.strip_prefix("Groups:"))?;
     Some(
-        line.split_whitespace()
+        line_of(status, "Groups:")?
+            .split_whitespace()
             .filter_map(|g| g.parse().ok())
             .collect(),
     )
+}
+
+/// Effective capabilities of a process, a bit each.
+fn capabilities_of_process(pid: i32) -> Option<u64> {
+    let status = status_of_process(pid)?;
+    u64::from_str_radix(line_of(&status, "CapEff:")?.trim(), 16).ok()
 }
 
 /// Supplementary groups that the process had when it connected.

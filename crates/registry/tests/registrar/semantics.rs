@@ -629,6 +629,13 @@ fn a_name_is_enrolled_once_at_a_time_and_numbers_never_come_back() {
     assert_eq!(t.registrar.enrol("a"), Err(EnrolError::Taken(1)));
     t.die(1);
     assert_eq!(t.registrar.enrol("a"), Ok(4));
+    for (domid, errno) in [(1, libc::ENOENT), (2, 0), (4, 0), (5, libc::ENOENT)] {
+        let request = LinkMsg {
+            domid,
+            ..LinkMsg::new(LinkOp::Enrolled)
+        };
+        assert_eq!(t.ask(2, &request).errno, errno, "{domid}");
+    }
     let bad = t.registrar.enrol("no/name");
     assert!(matches!(bad, Err(EnrolError::BadName(_))));
 }
@@ -636,7 +643,7 @@ fn a_name_is_enrolled_once_at_a_time_and_numbers_never_come_back() {
 #[test]
 fn what_is_no_request_is_refused() {
     let mut t = test();
-    for op in [0, 1, 11, 31, 32, 33, 34, 35, 36, u32::MAX] {
+    for op in [0, 1, 12, 31, 32, 33, 34, 35, 36, u32::MAX] {
         let request = LinkMsg {
             op,
             ..LinkMsg::default()

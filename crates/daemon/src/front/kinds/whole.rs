@@ -6,7 +6,7 @@ use crate::front::answer::{Answer, Answered, Passed};
 use crate::front::requests::{Asker, Service};
 use rustix::io::Errno;
 use vshmem_abi::Kind;
-use vshmem_abi::link::LinkOp;
+use vshmem_abi::link::{LinkMsg, LinkOp};
 use vshmem_abi::perm::{READ, WRITE, may_control};
 use vshmem_abi::wire::Meta;
 
@@ -38,9 +38,20 @@ impl Service {
         }
     }
 
-    /// Clears away what the dead have left in the construct.
+    /// Clears away what the dead have left in the construct; also the lock, if the token of its holder
+    /// is one that nobody has.
     pub fn settle_whole(&mut self, kind: Kind, id: i32) -> Answered {
         self.usable(kind, id)?;
+        if let Some(domid) = self.domain.foreign_holder(id) {
+            let wanted = LinkMsg {
+                domid,
+                ..LinkMsg::new(LinkOp::Enrolled)
+            };
+            if self.ask(&wanted) == Err(Errno::NOENT) {
+                tracing::warn!(id, domid, "a lock is held by a domain that is none");
+                self.domain.departed(id, domid);
+            }
+        }
         self.domain.settle(id);
         Ok(Answer::ok())
     }
