@@ -3,6 +3,8 @@
 
 mod faults;
 mod hostile;
+mod queues;
+mod regions;
 mod segments;
 mod sets;
 mod world;

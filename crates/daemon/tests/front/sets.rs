@@ -1,51 +1,38 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Semaphore sets over two domains: making, opening, removing, and what is left after deaths.
 
+use crate::regions::{self, Child, NOW};
 use crate::world::{Client, World, ask, own_ids, request, wait_until};
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use rustix::process::Signal;
 use std::mem::forget;
 use std::os::fd::AsFd;
-use std::sync::atomic::AtomicU64;
 use vshmem_abi::Kind;
 use vshmem_abi::ids::IPC_PRIVATE;
 use vshmem_abi::limits::SemLimits;
 use vshmem_abi::region::waiter;
+use vshmem_abi::set::Shape;
 use vshmem_abi::token::Token;
 use vshmem_abi::wire::{
     Meta, Op as Ask, Request, STAT_ANY, STAT_INDEX, Stat, State, Totals, Undoer, Welcome,
 };
 use vshmem_engine::client_page::PageMine;
 use vshmem_engine::directory;
-use vshmem_engine::region::{Caller, Surroundings, Who, map};
-use vshmem_engine::set::{Call, Locked, Op, Outcome, SEM_UNDO, Set, SetMap};
-use vshmem_engine::wait_page::WaitPage;
+use vshmem_engine::set::{Call, Op, Outcome, SEM_UNDO, SetMap};
 
 const KEY: i32 = 0x5600_0002;
 const CREAT: i32 = libc::IPC_CREAT;
 const EXCL: i32 = libc::IPC_CREAT | libc::IPC_EXCL;
 /// A user that is not the one the tests run as.
 const USER: u32 = 4711;
-/// What the tests give as the time.
-const NOW: i64 = 1234;
 /// End of a list of arguments.
 const END: *const libc::c_char = std::ptr::null();
 
 fn ask_about(op: Ask, id: i32) -> Request {
-    Request {
-        id,
-        kind: Kind::Sem as u32,
-        ..request(op)
-    }
+    regions::ask_about(Kind::Sem, op, id)
 }
 
 fn get(client: &Client, key: i32, nsems: u64, flags: i32) -> Result<Meta, i32> {
-    let (reply, _) = client.ask(Request {
-        key,
-        size: nsems,
-        flags,
-        ..ask_about(Ask::Get, 0)
-    })?;
-    Ok(reply.body())
+    regions::get(client, Kind::Sem, key, nsems, flags)
 }
 
 fn about(client: &Client, op: Ask, id: i32) -> Result<(), i32> {
@@ -60,83 +47,18 @@ fn stat(client: &Client, id: i32, flags: i32) -> Result<Stat, i32> {
     Ok(reply.body())
 }
 
-/// What the engine needs of a client.
-struct Around<'a> {
-    set: Set<'a, AtomicU64>,
-    domid: u32,
-    waits: &'static WaitPage,
-}
-
-impl Surroundings for Around<'_> {
-    fn domid(&self) -> u32 {
-        self.domid
-    }
-
-    fn is_dead(&self, slot: u32) -> bool {
-        self.waits.is_dead(slot)
-    }
-
-    fn wake(&self, waiter: u32) {
-        map::wake(self.set, waiter);
-    }
-}
-
-/// A client with a set mapped, as the client library would be.
-struct User {
-    client: Client,
-    map: SetMap,
-    id: i32,
-}
+type User = regions::User<Shape>;
 
 impl User {
-    fn new(client: Client, id: i32) -> Result<Self, i32> {
-        let (_, [fd, ..]) = client.ask(ask_about(Ask::Open, id))?;
-        let map = SetMap::map(fd.expect("a region").as_fd()).unwrap();
-        Ok(Self { client, map, id })
-    }
-
-    fn token(&self) -> Token {
-        Token::new(self.client.welcome.domid, self.client.welcome.serial)
-    }
-
     fn call(&self, record: Option<u32>) -> Call {
         Call {
-            caller: Caller {
-                token: self.token(),
-                who: Who::new(std::process::id() as i32, self.client.welcome.domid),
-                now: NOW,
-            },
+            caller: self.caller(),
             record,
-        }
-    }
-
-    /// Does something with the lock held.
-    fn locked<R>(
-        &self,
-        work: impl FnOnce(&mut Locked<'_, '_, AtomicU64, Around<'_>>) -> R,
-    ) -> Option<R> {
-        let around = self.around();
-        let set = self.map.region();
-        let mut locked = set.try_lock(self.token(), &around)?;
-        let result = work(&mut locked);
-        locked.unlock();
-        Some(result)
-    }
-
-    fn around(&self) -> Around<'_> {
-        Around {
-            set: self.map.region(),
-            domid: self.client.welcome.domid,
-            waits: self.client.waits,
         }
     }
 
     fn value(&self) -> i32 {
         self.locked(|set| set.get_value(0)).expect("a free lock")
-    }
-
-    fn waiting(&self) -> u32 {
-        self.locked(|set| set.waiting()).expect("a free lock")
     }
 
     fn change(&self, op: i16) {
@@ -163,28 +85,11 @@ impl User {
     /// Begins to wait until the first semaphore can be lowered by `by`; returns the waiter's index.
     fn begin_to_wait(&self, by: i16) -> u32 {
         let ops = [Op::new(0, -by, 0)];
-        let (slot, _) = self.client.waits.claim(self.token(), 0).unwrap();
-        let index = self.locked(|set| {
+        self.begin_to_wait_by(|set, slot| {
             let call = self.call(None);
             assert_eq!(set.semop(&ops, &call), Outcome::Blocked(0));
             set.wait(&ops, &call, slot, 0)
-        });
-        let index = index.flatten().expect("room for a waiter");
-        self.client.waits.set_construct(slot, self.id, index);
-        index
-    }
-
-    /// Takes the lock and keeps it.
-    fn hold_lock(&self) {
-        let around = self.around();
-        // It is not given back by being dropped.
-        let set = self.map.region();
-        let locked = set.try_lock(self.token(), &around);
-        assert!(locked.is_some());
-    }
-
-    fn lock_is_held(&self) -> bool {
-        self.map.region().lock_holder() != Token::NONE
+        })
     }
 }
 
@@ -192,46 +97,6 @@ impl User {
 fn make(client: Client) -> User {
     let made = get(&client, KEY, 2, CREAT | 0o600).unwrap();
     User::new(client, made.id).unwrap()
-}
-
-/// A child of this process, which does something as a client of its own and then waits to be killed.
-struct Child(Pid);
-
-impl Child {
-    fn that(work: impl FnOnce()) -> Self {
-        Self::that_then(work, || {})
-    }
-
-    /// The same, which goes on with something of which nobody is told.
-    fn that_then(work: impl FnOnce(), then: impl FnOnce()) -> Self {
-        let (told, tell) = rustix::pipe::pipe().unwrap();
-        // SAFETY: the child has this thread alone; the C library sees to it that memory can be
-        // allocated in it, and nothing else that another thread may have locked is used.
-        match unsafe { libc::fork() } {
-            0 => {
-                let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_ok();
-                let _ = rustix::io::write(&tell, &[u8::from(done)]);
-                then();
-                loop {
-                    // SAFETY: waits for the signal that ends it.
-                    unsafe { libc::pause() };
-                }
-            }
-            pid => {
-                let mut byte = [0];
-                rustix::io::read(&told, &mut byte).unwrap();
-                let child = Self(Pid::from_raw(pid).expect("fork"));
-                assert_eq!(byte, [1], "the child has failed");
-                child
-            }
-        }
-    }
-
-    /// Kills it. When this returns it is as dead as can be.
-    fn kill(self) {
-        kill_process(self.0, Signal::KILL).unwrap();
-        waitpid(Some(self.0), WaitOptions::empty()).unwrap();
-    }
 }
 
 #[test]

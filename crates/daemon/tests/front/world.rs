@@ -95,7 +95,13 @@ pub struct World {
 impl World {
     /// With a back-end that runs.
     pub fn new() -> Self {
+        Self::with_config("")
+    }
+
+    /// The same, whose daemons find this configuration.
+    pub fn with_config(text: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("vshmem.toml"), text).unwrap();
         let back = Daemon::start(dir.path(), &["--backend"], "");
         Self { back, dir }
     }
