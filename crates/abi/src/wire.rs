@@ -261,7 +261,7 @@ pub struct Meta {
     pub mode: u32,
     /// Owner domain.
     pub owner: u32,
-    /// Bytes as asked for, or number of semaphores.
+    /// Bytes as asked for, or number of semaphores; of a queue 0.
     pub size: u64,
     /// Last change by `IPC_SET`, or creation: seconds since the epoch.
     pub ctime: i64,
