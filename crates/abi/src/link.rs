@@ -6,7 +6,7 @@
 //! may ask it a *query* (numbers from [`LinkOp::Update`] on), which it answers at once from what
 //! it holds. The answer to a message has the same `op` and `seq`.
 
-use crate::wire::{Meta, Totals, Usage};
+use crate::wire::{Meta, QueueUse, Totals, Usage};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// What a [`LinkMsg`] asks for.
@@ -26,7 +26,7 @@ pub enum LinkOp {
     /// Remove `meta.id`; `usage.nattch` is what the asking domain itself has attached.
     /// Answer: `meta`, whose state says whether it still lives.
     Remove = 5,
-    /// The use of `meta.id` in all other domains. Answer: `meta`, `usage`.
+    /// The use of `meta.id` in all other domains. Answer: `meta`, `usage`; of a queue `queue`.
     Usage = 6,
     /// The asking domain has nothing attached of `meta.id`, which is removed. Answer: `meta`.
     Zero = 7,
@@ -42,8 +42,7 @@ pub enum LinkOp {
     /// Query: `meta` has changed. `meta.state` is `Free` when the construct is gone.
     /// Answer: `usage` of this domain.
     Update = 32,
-    /// Query: the use of `meta.id` in this domain. Answer: `usage`; of a queue `totals`: its messages
-    /// and their bytes.
+    /// Query: the use of `meta.id` in this domain. Answer: `usage`; of the owner of a queue `queue`.
     Count = 33,
     /// Query to the owner domain: grant the region of `meta.id` to `domid`. Answer: `gref`.
     Grant = 34,
@@ -112,6 +111,8 @@ pub struct LinkMsg {
     pub usage: Usage,
     /// Totals.
     pub totals: Totals,
+    /// What is in a queue.
+    pub queue: QueueUse,
     /// Ids to choose from, each drawn at random with [`crate::ids::ROUTED_BIT`] set and unknown to the
     /// front-end's kernel.
     pub ids: [i32; CANDIDATES],
@@ -119,7 +120,7 @@ pub struct LinkMsg {
     pub name: [u8; 32],
 }
 
-const _: () = assert!(size_of::<LinkMsg>() == 32 + 72 + 40 + 32 + 16 + 32);
+const _: () = assert!(size_of::<LinkMsg>() == 32 + 72 + 40 + 32 + 56 + 16 + 32);
 
 impl LinkMsg {
     /// A message that asks for `op`.

@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use std::collections::BTreeMap;
 use vshmem_abi::ids::{IPC_PRIVATE, may_be_routed};
 use vshmem_abi::link::{LinkMsg, LinkOp};
-use vshmem_abi::wire::{MODE_LOCKED, Meta, State, Totals, Usage};
+use vshmem_abi::wire::{MODE_LOCKED, Meta, QueueUse, State, Usage};
 use vshmem_abi::{Domid, Kind, pages, paths};
 
 /// Permission bits of a mode (`S_IRWXUGO`).
@@ -282,6 +282,13 @@ impl<E: Environment> Registrar<E> {
         peers: &mut dyn Peers,
     ) -> Result<LinkMsg, Errno> {
         let construct = self.sound(request)?;
+        if construct.kind == Kind::Msg {
+            let queue = ask(construct, construct.meta.owner, LinkOp::Count, peers);
+            return Ok(LinkMsg {
+                queue,
+                ..about(request, construct)
+            });
+        }
         ask_all(construct, LinkOp::Count, Some(from), peers);
         let mut usage = construct.departed;
         for (_, known) in construct.known.iter().filter(|(d, _)| **d != from) {
@@ -365,13 +372,13 @@ impl<E: Environment> Registrar<E> {
                 continue;
             };
             let owner = construct.meta.owner;
-            let mut counted = Totals::default();
+            let mut counted = QueueUse::default();
             if construct.known.contains_key(&owner) {
                 counted = ask(construct, owner, LinkOp::Count, peers);
             }
             let known = construct.known.get(&owner);
             let (pages, resident) = match kind {
-                Kind::Msg => (counted.pages, counted.resident),
+                Kind::Msg => (counted.qnum, counted.cbytes),
                 _ => (0, known.map_or(0, |known| known.usage.resident)),
             };
             totals.pages = totals.pages.saturating_add(pages);
@@ -449,14 +456,14 @@ fn heard(construct: &mut Construct, from: Domid, usage: &Usage) {
 
 /// Asks one domain about a construct and takes note of what it says. Returns what it counts beside
 /// its use: nothing, unless it answers.
-fn ask(construct: &mut Construct, domid: Domid, op: LinkOp, peers: &mut dyn Peers) -> Totals {
+fn ask(construct: &mut Construct, domid: Domid, op: LinkOp, peers: &mut dyn Peers) -> QueueUse {
     let query = LinkMsg::about(op, construct.meta);
     match peers.query(domid, &query) {
         // A domain that refuses the query does not know the construct.
         Ok(answer) if answer.errno != 0 => heard(construct, domid, &Usage::default()),
         Ok(answer) => {
             heard(construct, domid, &answer.usage);
-            return answer.totals;
+            return answer.queue;
         }
         Err(NoAnswer::Silent) => construct.known.entry(domid).or_default().silent = true,
         Err(NoAnswer::Gone) => {
@@ -465,7 +472,7 @@ fn ask(construct: &mut Construct, domid: Domid, op: LinkOp, peers: &mut dyn Peer
             known.silent = false;
         }
     }
-    Totals::default()
+    QueueUse::default()
 }
 
 /// Tells the owner of a set or queue that a domain which had the region is gone, so that what its

@@ -56,23 +56,6 @@ impl Known {
         self.shared()?.queue()
     }
 
-    /// What is in it beside what its entry says, as far as its region is at hand: of a queue its messages
-    /// and their bytes, else pages that are in memory.
-    pub fn contents(&self) -> Totals {
-        let Some(queue) = self.queue() else {
-            return Totals {
-                resident: self.resident(),
-                ..Totals::default()
-            };
-        };
-        let status = queue.region().status();
-        Totals {
-            pages: status.qnum,
-            resident: status.cbytes,
-            ..Totals::default()
-        }
-    }
-
     /// Pages of the region that are in memory, as far as it is at hand.
     pub fn resident(&self) -> u64 {
         // Blocks are of 512 bytes whatever the file system.
@@ -209,13 +192,16 @@ impl Constructs {
             if meta.kind == kind as u32 && meta.state != State::Free as u32 {
                 totals.used += 1;
                 totals.indices = totals.indices.max(u64::from(meta.index) + 1);
-                let contents = known.contents();
-                totals.pages += match kind {
-                    Kind::Shm => pages(meta.size).unwrap_or(0),
-                    Kind::Sem => meta.size,
-                    Kind::Msg => contents.pages,
+                let (pages, resident) = match kind {
+                    Kind::Shm => (pages(meta.size).unwrap_or(0), known.resident()),
+                    Kind::Sem => (meta.size, 0),
+                    Kind::Msg => {
+                        let status = known.queue().map(|queue| queue.region().status());
+                        status.map_or((0, 0), |status| (status.qnum, status.cbytes))
+                    }
                 };
-                totals.resident += contents.resident;
+                totals.pages += pages;
+                totals.resident += resident;
             }
         }
         totals

@@ -167,8 +167,7 @@ impl Domain {
             Some(LinkOp::Update) => answer.usage = self.changed(&query.meta),
             Some(LinkOp::Count) => {
                 answer.usage = self.usage(query.meta.id, None);
-                let known = self.constructs.get(query.meta.id);
-                answer.totals = known.map(Known::contents).unwrap_or_default();
+                answer.queue = self.queue_use(query.meta.id).unwrap_or_default();
             }
             Some(LinkOp::Grant) => match self.grant(query.meta.id, query.domid) {
                 Ok(gref) => answer.gref = gref,

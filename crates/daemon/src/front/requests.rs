@@ -395,10 +395,8 @@ impl Service {
                     index = meta.index.checked_add(1).ok_or(Errno::NOENT)?;
                     continue;
                 }
-                // Its owner domain is gone, or does not grant the region of a queue.
-                Err(errno) if errno == Errno::IDRM || kind == Kind::Msg => {
-                    Ok(self.stat_at_hand(kind, meta))
-                }
+                // Its owner domain is gone.
+                Err(Errno::IDRM) => Ok(self.stat_at_hand(kind, meta)),
                 answered => answered,
             };
         }

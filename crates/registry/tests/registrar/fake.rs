@@ -7,7 +7,7 @@ use std::rc::Rc;
 use vshmem_abi::ids::ROUTED_BIT;
 use vshmem_abi::limits::{MsgLimits, SemLimits, ShmLimits};
 use vshmem_abi::link::{CANDIDATES, LinkMsg, LinkOp};
-use vshmem_abi::wire::{Meta, State, Totals, Usage};
+use vshmem_abi::wire::{Meta, QueueUse, State, Usage};
 use vshmem_abi::{Domid, Kind};
 use vshmem_registry::{Environment, NoAnswer, Peers};
 
@@ -56,7 +56,7 @@ pub struct Domain {
     /// Its use of constructs, by id.
     pub usage: BTreeMap<i32, Usage>,
     /// What it counts in constructs of its own, by id.
-    pub totals: BTreeMap<i32, Totals>,
+    pub queues: BTreeMap<i32, QueueUse>,
     /// The states it was told, by id.
     pub told: BTreeMap<i32, u32>,
     /// The domains that it was told are gone, and which of its constructs they had.
@@ -105,10 +105,10 @@ impl Peers for Fake {
             return Err(NoAnswer::Silent);
         }
         let usage = domain.usage.get(&query.meta.id);
-        let totals = domain.totals.get(&query.meta.id);
+        let queue = domain.queues.get(&query.meta.id);
         Ok(LinkMsg {
             usage: usage.copied().unwrap_or_default(),
-            totals: totals.copied().unwrap_or_default(),
+            queue: queue.copied().unwrap_or_default(),
             gref: 7000 + query.domid,
             ..query.answer()
         })

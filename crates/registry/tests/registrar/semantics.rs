@@ -6,7 +6,7 @@ use libc::{EAGAIN, EEXIST, EIDRM, EINVAL, ENODEV, ENOENT, ENOSPC, IPC_CREAT, IPC
 use vshmem_abi::ids::ROUTED_BIT;
 use vshmem_abi::limits::{MsgLimits, SemLimits, ShmLimits};
 use vshmem_abi::link::{LinkMsg, LinkOp};
-use vshmem_abi::wire::{MODE_LOCKED, Meta, State, Totals, Usage};
+use vshmem_abi::wire::{MODE_LOCKED, Meta, QueueUse, State, Usage};
 use vshmem_abi::{Domid, Kind};
 use vshmem_registry::{EnrolError, Registrar};
 
@@ -472,14 +472,16 @@ fn totals_of_queues_are_what_the_owners_count_in_them() {
     let ids = [1, 2].map(|domid| t.get(domid, Kind::Msg, 0, 0).meta.id);
     t.get(1, Kind::Shm, 0, 0);
     for (domid, id) in (1..).zip(ids) {
-        let totals = Totals {
-            pages: domid.into(),
-            resident: 10,
-            ..Totals::default()
+        let queue = QueueUse {
+            qnum: domid.into(),
+            cbytes: 10,
+            ..QueueUse::default()
         };
         let owner = t.peers.domains.get_mut(&domid).unwrap();
-        owner.totals.insert(id, totals);
+        owner.queues.insert(id, queue);
     }
+    let of_second = t.ask(1, &about(LinkOp::Usage, ids[1]));
+    assert_eq!((of_second.queue.qnum, of_second.queue.cbytes), (2, 10));
     let totals = |t: &mut Test| {
         let mut request = LinkMsg::new(LinkOp::Totals);
         request.meta.kind = Kind::Msg as u32;

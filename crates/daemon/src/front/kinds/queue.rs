@@ -3,15 +3,15 @@
 
 use crate::front::requests::{Asker, Service};
 use rustix::io::Errno;
-use vshmem_abi::Kind;
 use vshmem_abi::wire::{Meta, QueueUse};
 
 impl Service {
-    /// What is in a queue, as its region tells, which is mapped for that.
+    /// What is in a queue: of our own mapping, or else of its owner's.
     pub fn queue_use(&mut self, meta: &Meta) -> Result<QueueUse, Errno> {
-        self.usable(Kind::Msg, meta.id)?;
-        self.fetch_region(meta)?;
-        self.domain.queue_use(meta.id).ok_or(Errno::IDRM)
+        if let Some(queue) = self.domain.queue_use(meta.id) {
+            return Ok(queue);
+        }
+        self.ask_use(meta).map(|answer| answer.queue)
     }
 
     /// Whether the caller may set `msg_qbytes` to this (`msgctl_down`).

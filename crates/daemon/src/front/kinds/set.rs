@@ -6,7 +6,6 @@ use crate::front::answer::{Answer, Answered};
 use crate::front::requests::{Asker, Service};
 use rustix::io::Errno;
 use vshmem_abi::Kind;
-use vshmem_abi::link::LinkOp;
 use vshmem_abi::wire::{Meta, Undoer, Usage};
 
 impl Service {
@@ -16,16 +15,7 @@ impl Service {
         if known.is_some_and(|known| known.set().is_some()) {
             return Ok(self.domain.times(meta.id));
         }
-        match self.ask_about(LinkOp::Usage, *meta) {
-            Ok(answer) => Ok(answer.usage),
-            Err(Errno::NODEV) => Ok(Usage::default()),
-            Err(errno) => {
-                if errno == Errno::INVAL {
-                    self.domain.forget(meta.id);
-                }
-                Err(errno)
-            }
-        }
+        self.ask_use(meta).map(|answer| answer.usage)
     }
 
     /// From now on what the client's process would undo of the set is undone at its end.

@@ -38,6 +38,18 @@ impl Service {
         }
     }
 
+    /// What other domains say of the use of a construct; nothing if the back-end cannot be asked.
+    pub fn ask_use(&mut self, meta: &Meta) -> Result<LinkMsg, Errno> {
+        match self.ask_about(LinkOp::Usage, *meta) {
+            Err(Errno::NODEV) => Ok(LinkMsg::default()),
+            Err(Errno::INVAL) => {
+                self.domain.forget(meta.id);
+                Err(Errno::INVAL)
+            }
+            answer => answer,
+        }
+    }
+
     /// Clears away what the dead have left in the construct; also the lock, if the token of its holder
     /// is one that nobody has.
     pub fn settle_whole(&mut self, kind: Kind, id: i32) -> Answered {
