@@ -14,15 +14,20 @@
     clippy::missing_safety_doc
 )]
 
+use crate::cancel::PthreadCancel;
+use crate::config::config;
 use crate::construct::concerns_us;
+use crate::msg::{MsgGet, MsgRcv, MsgSnd};
+use crate::msg_ctl::MsgCtl;
 use crate::next::Next;
 use crate::sem::{SemGet, SemTimedOp};
 use crate::sem_ctl::SemCtl;
 use crate::shm::{ShmAt, ShmCtl, ShmDt, ShmGet};
-use crate::{listing, sem, sem_ctl, shm, unbuilt};
-use libc::{c_int, c_long, c_void, key_t, msqid_ds, sembuf, shmid_ds, size_t, ssize_t, timespec};
+use crate::{cancel, listing, msg, msg_ctl, sem, sem_ctl, shm};
+use libc::{
+    c_int, c_long, c_void, key_t, msqid_ds, pthread_t, sembuf, shmid_ds, size_t, ssize_t, timespec,
+};
 use redhook::hook;
-use vshmem_abi::Kind;
 
 /// The functions that those below stand before, by the names they have.
 macro_rules! next {
@@ -46,11 +51,11 @@ next! {
     SEMOP: c"semop" as unsafe extern "C" fn(c_int, *mut sembuf, size_t) -> c_int;
     SEMTIMEDOP: c"semtimedop" as SemTimedOp;
     SEMCTL: c"semctl" as SemCtl;
-    MSGGET: c"msgget" as unsafe extern "C" fn(key_t, c_int) -> c_int;
-    MSGSND: c"msgsnd" as unsafe extern "C" fn(c_int, *const c_void, size_t, c_int) -> c_int;
-    MSGRCV: c"msgrcv"
-        as unsafe extern "C" fn(c_int, *mut c_void, size_t, c_long, c_int) -> ssize_t;
-    MSGCTL: c"msgctl" as unsafe extern "C" fn(c_int, c_int, *mut msqid_ds) -> c_int;
+    MSGGET: c"msgget" as MsgGet;
+    MSGSND: c"msgsnd" as MsgSnd;
+    MSGRCV: c"msgrcv" as MsgRcv;
+    MSGCTL: c"msgctl" as MsgCtl;
+    PTHREAD_CANCEL: c"pthread_cancel" as PthreadCancel;
 }
 
 hook! {
@@ -121,13 +126,17 @@ hook! {
 
 hook! {
     unsafe fn msgget(key: key_t, flags: c_int) -> c_int => routed_msgget {
-        unbuilt::refused(Kind::Msg, key).unwrap_or_else(|| unsafe { MSGGET.get()(key, flags) })
+        unsafe { msg::get(MSGGET.get(), key, flags) }
     }
 }
 
 hook! {
     unsafe fn msgsnd(id: c_int, msg: *const c_void, size: size_t, flags: c_int) -> c_int => routed_msgsnd {
-        unsafe { MSGSND.get()(id, msg, size, flags) }
+        if concerns_us(id) {
+            unsafe { msg::send(MSGSND.get() as *const (), id, msg, size, flags.into(), 0) as c_int }
+        } else {
+            unsafe { MSGSND.get()(id, msg, size, flags) }
+        }
     }
 }
 
@@ -135,12 +144,30 @@ hook! {
     unsafe fn msgrcv(id: c_int, msg: *mut c_void, size: size_t, kind: c_long, flags: c_int) -> ssize_t
         => routed_msgrcv
     {
-        unsafe { MSGRCV.get()(id, msg, size, kind, flags) }
+        if concerns_us(id) {
+            unsafe { msg::receive(MSGRCV.get() as *const (), id, msg, size, kind, flags) as ssize_t }
+        } else {
+            unsafe { MSGRCV.get()(id, msg, size, kind, flags) }
+        }
     }
 }
 
 hook! {
     unsafe fn msgctl(id: c_int, cmd: c_int, buf: *mut msqid_ds) -> c_int => routed_msgctl {
-        unsafe { MSGCTL.get()(id, cmd, buf) }
+        if listing::lists_queues(cmd) {
+            unsafe { listing::queues(MSGCTL.get(), id, cmd, buf) }
+        } else {
+            unsafe { msg_ctl::ctl(MSGCTL.get(), id, cmd, buf) }
+        }
+    }
+}
+
+hook! {
+    unsafe fn pthread_cancel(thread: pthread_t) -> c_int => routed_pthread_cancel {
+        if config().is_some() {
+            unsafe { cancel::cancel(PTHREAD_CANCEL.get(), thread) }
+        } else {
+            unsafe { PTHREAD_CANCEL.get()(thread) }
+        }
     }
 }

@@ -28,6 +28,7 @@
 )]
 
 mod attachments;
+mod cancel;
 mod config;
 mod construct;
 mod creds;
@@ -40,6 +41,8 @@ mod locals;
 mod lock;
 mod maps;
 mod message;
+mod msg;
+mod msg_ctl;
 mod next;
 mod own;
 mod own_fd;
@@ -52,8 +55,8 @@ mod signals;
 mod sleep;
 mod sys;
 mod syscall;
+mod text;
 mod thread;
-mod unbuilt;
 mod user;
 mod wait;
 

@@ -1,20 +1,23 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The commands of `shmctl` and `semctl` that list: they show the kernel's constructs and the routed
-//! ones together. The kernel's have the indexes below SHMMNI and SEMMNI, which it never goes beyond;
+//! The commands of `shmctl`, `semctl` and `msgctl` that list: they show the kernel's constructs and the routed
+//! ones together. The kernel's have the indexes below SHMMNI, SEMMNI and MSGMNI, which it never goes beyond;
 //! the routed ones follow from there.
 
 use crate::config::config;
 use crate::construct::about;
 use crate::errno::fail;
 use crate::lock;
+use crate::msg_ctl::{MsgCtl, to_msqid_ds};
 use crate::sem_ctl::{SemCtl, to_semid_ds};
+use crate::session::live_directory;
 use crate::shm::{ShmCtl, to_shmid_ds};
 use crate::sys::{self, NoCancel};
-use libc::{seminfo, shmid_ds};
+use libc::{msginfo, msqid_ds, seminfo, shmid_ds};
 use std::ffi::{c_int, c_void};
 use vshmem_abi::Kind;
-use vshmem_abi::limits::{SemLimits, ShmLimits};
-use vshmem_abi::wire::{Op, Request, STAT_ANY, STAT_INDEX, Stat, Totals};
+use vshmem_abi::limits::{MsgLimits, SemLimits, ShmLimits};
+use vshmem_abi::wire::{Op, QueueStat, Reply, Request, STAT_ANY, STAT_INDEX, Stat, Totals};
+use vshmem_engine::directory;
 
 /// `SHM_STAT` of `linux/shm.h`.
 const SHM_STAT: c_int = 13;
@@ -28,6 +31,13 @@ const SEM_STAT: c_int = 18;
 const SEM_INFO: c_int = 19;
 /// `SEM_STAT_ANY` of `linux/sem.h`.
 const SEM_STAT_ANY: c_int = 20;
+
+/// `MSG_STAT` of `linux/msg.h`.
+const MSG_STAT: c_int = 11;
+/// `MSG_INFO` of `linux/msg.h`.
+const MSG_INFO: c_int = 12;
+/// `MSG_STAT_ANY` of `linux/msg.h`.
+const MSG_STAT_ANY: c_int = 13;
 
 /// What `SHM_INFO` fills in (`struct shm_info` of `linux/shm.h`), pages and counts.
 #[repr(C)]
@@ -53,6 +63,12 @@ pub fn lists_sets(cmd: c_int) -> bool {
     matches!(cmd, libc::IPC_INFO | SEM_INFO | SEM_STAT | SEM_STAT_ANY)
 }
 
+/// Whether a command of `msgctl` lists, so that its first argument is no id.
+#[inline]
+pub fn lists_queues(cmd: c_int) -> bool {
+    matches!(cmd, libc::IPC_INFO | MSG_INFO | MSG_STAT | MSG_STAT_ANY)
+}
+
 /// `shmctl` with a command that lists.
 ///
 /// # Safety
@@ -68,7 +84,9 @@ pub unsafe fn segments(real: ShmCtl, index: c_int, cmd: c_int, buf: *mut shmid_d
     match cmd {
         SHM_STAT | SHM_STAT_ANY => match routed_index(Kind::Shm, index) {
             Some(routed) => {
-                let show = |stat: &Stat, domid| sys::write_user(buf, &to_shmid_ds(stat, domid));
+                let show = |reply: &Reply, domid| {
+                    sys::write_user(buf, &to_shmid_ds(&reply.body::<Stat>(), domid))
+                };
                 stat(Kind::Shm, routed, cmd == SHM_STAT_ANY, show)
             }
             // SAFETY: passed on as it came.
@@ -118,7 +136,9 @@ pub unsafe fn sets(real: SemCtl, index: c_int, num: c_int, cmd: c_int, arg: *mut
     match cmd {
         SEM_STAT | SEM_STAT_ANY => match routed_index(Kind::Sem, index) {
             Some(routed) => {
-                let show = |stat: &Stat, _| sys::write_user(arg.cast(), &to_semid_ds(stat));
+                let show = |reply: &Reply, _| {
+                    sys::write_user(arg.cast(), &to_semid_ds(&reply.body::<Stat>()))
+                };
                 stat(Kind::Sem, routed, cmd == SEM_STAT_ANY, show)
             }
             // SAFETY: passed on as it came.
@@ -147,11 +167,67 @@ pub unsafe fn sets(real: SemCtl, index: c_int, num: c_int, cmd: c_int, arg: *mut
     }
 }
 
+/// `msgctl` with a command that lists.
+///
+/// # Safety
+/// `real` is the C library's function.
+#[inline(never)]
+pub unsafe fn queues(real: MsgCtl, index: c_int, cmd: c_int, buf: *mut msqid_ds) -> c_int {
+    if config().is_none() {
+        // SAFETY: passed on as it came.
+        return unsafe { real(index, cmd, buf) };
+    }
+    // As in `segments`.
+    let _whole = NoCancel::begin();
+    match cmd {
+        MSG_STAT | MSG_STAT_ANY => match routed_index(Kind::Msg, index) {
+            Some(routed) => {
+                let show = |reply: &Reply, domid| {
+                    sys::write_user(buf, &to_msqid_ds(&reply.body::<QueueStat>(), domid))
+                };
+                stat(Kind::Msg, routed, cmd == MSG_STAT_ANY, show)
+            }
+            // SAFETY: passed on as it came.
+            None => unsafe { real(index, cmd, buf) },
+        },
+        _ => {
+            // SAFETY: passed on as it came.
+            let highest = unsafe { real(index, cmd, buf) };
+            if highest < 0 {
+                return highest;
+            }
+            let routed = totals(Kind::Msg);
+            let Some(mut info) = sys::read_user::<msginfo>(buf.cast()) else {
+                return fail(libc::EFAULT);
+            };
+            if cmd == MSG_INFO {
+                // In use: queues, messages, and their bytes.
+                info.msgpool = info.msgpool.saturating_add(routed.used as c_int);
+                info.msgmap = info.msgmap.saturating_add(routed.pages as c_int);
+                info.msgtql = info.msgtql.saturating_add(routed.resident as c_int);
+            }
+            let limits = live_directory().map_or(MsgLimits::default(), directory::raised_limits);
+            for (limit, raised) in [
+                (&mut info.msgmax, limits.max),
+                (&mut info.msgmnb, limits.mnb),
+                (&mut info.msgmni, limits.mni),
+            ] {
+                *limit = (*limit).max(c_int::try_from(raised).unwrap_or(c_int::MAX));
+            }
+            if !sys::write_user(buf.cast(), &info) {
+                return fail(libc::EFAULT);
+            }
+            highest_index(Kind::Msg, highest, &routed)
+        }
+    }
+}
+
 /// Indexes from here on are routed ones.
 fn base(kind: Kind) -> u64 {
     match kind {
         Kind::Shm => ShmLimits::read_mni(),
-        Kind::Sem | Kind::Msg => SemLimits::read().mni,
+        Kind::Sem => SemLimits::read().mni,
+        Kind::Msg => MsgLimits::read().mni,
     }
 }
 
@@ -161,7 +237,7 @@ fn routed_index(kind: Kind, index: c_int) -> Option<c_int> {
 }
 
 /// Looks at the construct with this index among the routed ones, and has it shown; returns its id.
-fn stat(kind: Kind, index: c_int, any: bool, show: impl FnOnce(&Stat, u32) -> bool) -> c_int {
+fn stat(kind: Kind, index: c_int, any: bool, show: impl FnOnce(&Reply, u32) -> bool) -> c_int {
     let mut session = lock::enter();
     let request = Request {
         flags: STAT_INDEX | if any { STAT_ANY } else { 0 },
@@ -171,7 +247,7 @@ fn stat(kind: Kind, index: c_int, any: bool, show: impl FnOnce(&Stat, u32) -> bo
     let domid = session.domid();
     drop(session);
     match result {
-        Ok((reply, _)) if show(&reply.body(), domid) => reply.value,
+        Ok((reply, _)) if show(&reply, domid) => reply.value,
         Ok(_) => fail(libc::EFAULT),
         Err(error) => fail(error),
     }

@@ -221,6 +221,37 @@ impl<K: Kind> Own<K> {
         Ok(self.local.region.acquired(around))
     }
 
+    /// [`Self::lock`] in a critical section, which goes on also if there is no lock to be had.
+    pub fn lock_again<'b>(&self, thread: &Thread, around: &'b Around<K>) -> Option<Held<'b, K>> {
+        let region = &self.local.region;
+        if !region.try_acquire(self.process.token()) && self.acquire_slowly(thread).is_err() {
+            thread.enter();
+            return None;
+        }
+        if !region.is(self.local.id) {
+            region.let_go();
+            return None;
+        }
+        Some(region.acquired(around))
+    }
+
+    /// The lock of a construct that is gone, as long as its memory is not: for what was done before. In a
+    /// critical section.
+    pub fn lock_at_the_end<'b>(&self, around: &'b Around<K>) -> Option<Held<'b, K>> {
+        let region = &self.local.region;
+        let mut patience = Patience::new(processors() > 1);
+        for _ in 0..YIELDS {
+            while patience.spins() {
+                if region.try_acquire(self.process.token()) {
+                    return Some(region.acquired(around));
+                }
+                std::hint::spin_loop();
+            }
+            patience.wait();
+        }
+        None
+    }
+
     #[cold]
     #[inline(never)]
     fn acquire_slowly(&self, thread: &Thread) -> Result<(), c_int> {

@@ -294,6 +294,8 @@ struct Semop;
 impl wait::Call for Semop {
     type Kind = Shape;
     const LOCKED: bool = false;
+    const CANCELLABLE: bool = false;
+    const RESTARTS: bool = false;
 
     fn take(&self, own: &Own, _: &Thread, _: Option<Held<'_>>, index: u32) -> Came {
         Came::Result(failed(own.local.region.collect(index)))

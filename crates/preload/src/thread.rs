@@ -63,19 +63,23 @@ pub struct Thread {
     pub stack: (AtomicUsize, AtomicUsize),
     /// What [`crate::wait`] has left behind: where, and which waiter's record there.
     pub left: (AtomicPtr<Left>, AtomicU32),
+    /// Whether somebody has asked for its end ([`crate::cancel`]).
+    pub cancel: AtomicU32,
+    /// The post word that the thread sleeps on, or is about to, where it may be cancelled.
+    pub sleeps_on: AtomicPtr<AtomicU64>,
 }
 
-const _: () = assert!(size_of::<Thread>() == 56 && align_of::<Thread>() == 8);
+const _: () = assert!(size_of::<Thread>() == 72 && align_of::<Thread>() == 8);
 
 global_asm!(
     ".pushsection .tbss.vshmem_thread, \"awT\", @nobits",
     ".hidden vshmem_thread",
     ".globl vshmem_thread",
     ".type vshmem_thread, @object",
-    ".size vshmem_thread, 56",
+    ".size vshmem_thread, 72",
     ".balign 8",
     "vshmem_thread:",
-    ".zero 56",
+    ".zero 72",
     ".popsection",
 );
 

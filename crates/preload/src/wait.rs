@@ -43,6 +43,13 @@ pub trait Call {
     /// Whether its result is taken with the lock held.
     const LOCKED: bool;
 
+    /// Whether it is a cancellation point: a thread that somebody wants to end does not sleep, but
+    /// is interrupted.
+    const CANCELLABLE: bool;
+
+    /// Whether it goes on after a stop of the process.
+    const RESTARTS: bool;
+
     /// Takes what came of the wait at `index`, which has ended, and frees the record. Called in a critical
     /// section; `locked` is the lock, if it could be had and [`Self::LOCKED`]; it is given back.
     fn take(
@@ -70,6 +77,12 @@ pub trait Call {
 const SLICE: Timespec = Timespec {
     tv_sec: 2,
     tv_nsec: 0,
+};
+
+/// From the announcement of a request to end the thread to the request itself.
+const MOMENT: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 1_000_000,
 };
 
 /// Looks before sleeping: at first, at least when trying anew, at least, and at most.
@@ -262,6 +275,9 @@ impl<C: Call> Waiting<'_, C> {
             }
         };
         thread.clear_waiting();
+        if C::CANCELLABLE {
+            thread.set_sleeps_on(None);
+        }
         let ended = self.ended.load(Relaxed);
         if ended != NOT_ENDED {
             give_back(locked);
@@ -339,6 +355,8 @@ impl<C: Call> Waiting<'_, C> {
 
     fn sleep(&self, deadline: Option<Timespec>) -> Stop {
         let own = self.own;
+        let thread = thread::current();
+        let mut asked_before = false;
         loop {
             if self.has_ended() || !own.local.region.fall_asleep(self.index) {
                 return Stop::Told;
@@ -358,12 +376,27 @@ impl<C: Call> Waiting<'_, C> {
                 Some(Some(left)) if left < SLICE => (left, true),
                 Some(Some(_)) => (SLICE, false),
             };
+            let time = if C::CANCELLABLE {
+                thread.set_sleeps_on(Some(own.local.region.post(self.index)));
+                match thread.is_asked() {
+                    // The request was announced a while ago, so the C library has it.
+                    true if asked_before => return Stop::Because(libc::EINTR),
+                    true => {
+                        asked_before = true;
+                        MOMENT
+                    }
+                    false => time,
+                }
+            } else {
+                time
+            };
             let word = map::futex_word(own.local.region, self.index);
             match sleep::wait(word, waiter::ASLEEP as u32, Some(time)) {
                 Slept::Woken | Slept::Changed => {}
                 Slept::TimedOut if is_last => return Stop::Because(libc::EAGAIN),
                 Slept::TimedOut => {}
-                Slept::Interrupted => return Stop::Because(libc::EINTR),
+                Slept::Restarted if C::RESTARTS => {}
+                Slept::Interrupted | Slept::Restarted => return Stop::Because(libc::EINTR),
             }
         }
     }

@@ -2,7 +2,7 @@
 //! Receiving: from the queue, or by waiting for one.
 
 use super::send::STEPS;
-use super::{INLINE, Locked, Message, Surroundings, Text, Want, word_of};
+use super::{INLINE, Locked, Message, Queue, Surroundings, Text, Want, word_of};
 use crate::cell::Cell64;
 use crate::region::Caller;
 use std::ffi::c_int;
@@ -24,7 +24,7 @@ pub enum Received {
         /// Bytes of its text.
         size: u32,
     },
-    /// The caller holds it: to be copied ([`super::Queue::pieces`]), then freed ([`Locked::free`]).
+    /// The caller holds it: to be copied ([`Queue::pieces`]), then freed ([`Locked::free`]).
     Large {
         /// The message.
         message: u32,
@@ -114,13 +114,33 @@ impl<C: Cell64, S: Surroundings> Locked<'_, '_, C, S> {
 
     /// What has come of the wait of `token`'s at `index`, which has ended; frees the record.
     pub fn take(&mut self, index: u32, token: Token, text: &mut Text) -> Taken {
+        let taken = self.result_of(index, token, text);
+        if let Some(taken) = taken {
+            self.put(self.region.waiter(index) + waiter::STATE, waiter::FREE);
+            self.commit();
+            return taken;
+        }
+        Taken::Failed(libc::EIDRM)
+    }
+
+    /// The same, but the record stays until [`Queue::collect`], without anything in it.
+    pub fn take_and_keep(&mut self, index: u32, token: Token, text: &mut Text) -> Taken {
+        let taken = self.result_of(index, token, text);
+        if let Some(taken) = taken {
+            self.put(self.region.waiter(index) + wants::MESSAGE, 0);
+            self.commit();
+            return taken;
+        }
+        Taken::Failed(libc::EIDRM)
+    }
+
+    /// To be committed. `None`: the record is not one of `token`'s whose wait has ended.
+    fn result_of(&mut self, index: u32, token: Token, text: &mut Text) -> Option<Taken> {
         let at = self.region.waiter(index);
         let own = self.load(at + waiter::TOKEN) == token.raw();
-        let Some(who) = self.waiter_at(index).filter(|who| own && who.is_done()) else {
-            return Taken::Failed(libc::EIDRM);
-        };
+        let who = self.waiter_at(index).filter(|who| own && who.is_done())?;
         let sends = who.state & SENDS != 0;
-        let taken = match self.region.result(index) {
+        Some(match self.region.result(index) {
             0 if sends => Taken::Sent,
             0 => match self.message_of(who, header::GIVEN) {
                 Some(message) => Taken::Received(self.hand_over(message, token, text)),
@@ -141,9 +161,13 @@ impl<C: Cell64, S: Surroundings> Locked<'_, '_, C, S> {
                 }
                 Taken::Failed(errno)
             }
-        };
-        self.put(at + waiter::STATE, waiter::FREE);
-        self.commit();
-        taken
+        })
+    }
+}
+
+impl<C: Cell64> Queue<'_, C> {
+    /// Frees the record of a waiter of which all else was taken ([`Locked::take_and_keep`]).
+    pub fn collect(&self, index: u32) {
+        self.free_record(index);
     }
 }

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Cancellation of threads (`pthread_cancel`): `msgsnd` and `msgrcv` are cancellation points.
+//!
+//! The C library acts on a request by unwinding the stack from within `pthread_testcancel`. It is called
+//! where nothing of ours is on the stack but the frames below, which are of assembly, and have nothing
+//! to put away: when such a call begins, and again when its wait has ended because of a request.
+//!
+//! A request comes as a signal of the C library's own, which ends a sleep but leaves nothing that could be
+//! seen before it: so `pthread_cancel` is hooked, and tells the thread ([`Thread::cancel`]) first.
+
+use crate::sys;
+use crate::thread::{self, Thread};
+use libc::{c_int, c_long, pthread_t};
+use rustix::thread::futex;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::*, fence};
+use vshmem_abi::region::waiter;
+
+unsafe extern "C" {
+    /// Ends the thread if somebody has asked for it.
+    fn pthread_testcancel();
+}
+
+/// Type of the real `pthread_cancel`.
+pub type PthreadCancel = unsafe extern "C" fn(pthread_t) -> c_int;
+
+/// [`Thread::cancel`]: somebody has asked for the thread's end.
+const ASKED: u32 = 1;
+/// [`Thread::cancel`]: the thread has heeded it, and goes on: it is in its cleanup handlers.
+const HEEDED: u32 = 2;
+
+/// What is to be done with a call of ours.
+#[repr(C)]
+pub struct Answer {
+    /// Its result, or for the last of [`Then`] the errno instead of `EINVAL`, 0: none.
+    pub result: c_long,
+    /// And then.
+    pub then: Then,
+}
+
+/// What comes after a call.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Then {
+    /// It has its result.
+    Return = 0,
+    /// The thread may have been cancelled: look, and begin again.
+    Again = 1,
+    /// It is the kernel's.
+    Pass = 2,
+}
+
+/// Defines a function that is called with the real one and its up to five arguments, and is a
+/// cancellation point. It hands them to `$routed`; what that passes on goes to the real function, whose
+/// result is then handed to `$after`, with the first argument and the errno that came along.
+macro_rules! cancellation_point {
+    ($(#[$doc:meta])* $name:ident, $routed:path, $after:path) => {
+        $(#[$doc])*
+        #[unsafe(naked)]
+        pub unsafe extern "C" fn $name(
+            real: *const (),
+            id: libc::c_int,
+            msg: *const libc::c_void,
+            size: usize,
+            fourth: libc::c_long,
+            fifth: libc::c_int,
+        ) -> libc::c_long {
+            core::arch::naked_asm!(
+                ".cfi_startproc",
+                "sub rsp, 56",
+                ".cfi_adjust_cfa_offset 56",
+                "mov qword ptr [rsp], rdi",
+                "mov qword ptr [rsp + 8], rsi",
+                "mov qword ptr [rsp + 16], rdx",
+                "mov qword ptr [rsp + 24], rcx",
+                "mov qword ptr [rsp + 32], r8",
+                "mov qword ptr [rsp + 40], r9",
+                "2:",
+                "call {test}",
+                "mov rdi, qword ptr [rsp + 8]",
+                "mov rsi, qword ptr [rsp + 16]",
+                "mov rdx, qword ptr [rsp + 24]",
+                "mov rcx, qword ptr [rsp + 32]",
+                "mov r8, qword ptr [rsp + 40]",
+                "call {routed}",
+                "cmp edx, {again}",
+                "je 2b",
+                "jb 3f",
+                "mov qword ptr [rsp + 48], rax",
+                "mov rdi, qword ptr [rsp + 8]",
+                "mov rsi, qword ptr [rsp + 16]",
+                "mov rdx, qword ptr [rsp + 24]",
+                "mov rcx, qword ptr [rsp + 32]",
+                "mov r8, qword ptr [rsp + 40]",
+                "call qword ptr [rsp]",
+                "mov rdi, rax",
+                "mov rsi, qword ptr [rsp + 8]",
+                "mov rdx, qword ptr [rsp + 48]",
+                "call {after}",
+                "3:",
+                "add rsp, 56",
+                ".cfi_adjust_cfa_offset -56",
+                "ret",
+                ".cfi_endproc",
+                test = sym $crate::cancel::test,
+                routed = sym $routed,
+                after = sym $after,
+                again = const $crate::cancel::Then::Again as u32,
+            )
+        }
+    };
+}
+pub(crate) use cancellation_point;
+
+/// [`pthread_testcancel`], as a jump.
+///
+/// # Safety
+/// The caller's frame needs no putting away.
+#[unsafe(naked)]
+pub unsafe extern "C" fn test() {
+    core::arch::naked_asm!("jmp qword ptr [rip + {test}@GOTPCREL]", test = sym pthread_testcancel)
+}
+
+/// `pthread_cancel(3)`.
+///
+/// # Safety
+/// As `real`, which is the C library's.
+pub unsafe fn cancel(real: PthreadCancel, target: pthread_t) -> c_int {
+    // A thread's handle is its thread pointer, and its data of ours lies as far from it as this thread's.
+    let distance = thread::current() as *const Thread as usize
+        - vshmem_engine::death_mark::thread_pointer() as usize;
+    let data = (target as usize).wrapping_add(distance) as *const Thread;
+    // SAFETY: the thread has not been joined, nor has it ended detached, or the handle would mean nothing.
+    let sleeps_on = unsafe { &*data }.ask();
+    // SAFETY: passed on as it came. From here on the thread may be gone.
+    let result = unsafe { real(target) };
+    if let Some(word) = sleeps_on {
+        // The signal may have come just before it fell asleep.
+        let awake = waiter::AWAKE;
+        if word
+            .compare_exchange(waiter::ASLEEP, awake, Relaxed, Relaxed)
+            .is_ok()
+        {
+            let _ = futex::wake(low_half(word), futex::Flags::empty(), 1);
+        }
+    }
+    result
+}
+
+fn low_half(word: &AtomicU64) -> &AtomicU32 {
+    const { assert!(cfg!(target_endian = "little")) };
+    // SAFETY: the first four bytes of an atomic that lives as long; it is handed to the kernel alone.
+    unsafe { &*std::ptr::from_ref(word).cast() }
+}
+
+impl Thread {
+    /// Somebody else is about to ask for the end of this thread; what it sleeps on, if it does.
+    fn ask(&self) -> Option<&'static AtomicU64> {
+        let _ = self.cancel.compare_exchange(0, ASKED, SeqCst, Relaxed);
+        fence(SeqCst);
+        // SAFETY: null, or a word in a region, whose addresses stay mapped until the process ends.
+        unsafe { self.sleeps_on.load(SeqCst).as_ref() }
+    }
+
+    /// The thread is about to sleep on `word`, and has to look afterwards whether it
+    /// [`Self::is_asked`]: whoever asks now finds it.
+    pub fn set_sleeps_on(&self, word: Option<&'static AtomicU64>) {
+        let word: *const AtomicU64 = word.map_or(std::ptr::null(), |word| word);
+        self.sleeps_on.store(word.cast_mut(), SeqCst);
+        fence(SeqCst);
+    }
+
+    /// Whether somebody is about to ask for the thread's end, or has, which has to be looked at.
+    pub fn is_asked(&self) -> bool {
+        self.cancel.load(Relaxed) == ASKED && sys::may_be_cancelled()
+    }
+
+    /// The same, once.
+    pub fn heeds(&self) -> bool {
+        let asked = self.is_asked();
+        if asked {
+            self.cancel.store(HEEDED, Relaxed);
+        }
+        asked
+    }
+}
