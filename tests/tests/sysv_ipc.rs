@@ -110,7 +110,7 @@ fn report_of(command: Command) -> Value {
 
 /// Runs one part natively, then routed, and checks that each ran `count` tests of which only
 /// `skipped` were skipped, and on whose constructs.
-fn natively_then_routed(part: &str, count: u64, skipped: usize) {
+fn natively_then_routed(part: &str, count: u64, skipped: &[&str]) {
     let native = report_of(with_part(Command::new(&PACKAGE.python), part));
     let world = World::new();
     let routed = report_of(with_part(
@@ -121,9 +121,13 @@ fn natively_then_routed(part: &str, count: u64, skipped: usize) {
         assert_eq!(report["ran"], count, "{report}");
         let list = |name: &str| report[name].as_array().expect("a list").clone();
         assert!(list("failed").is_empty(), "{report}");
-        assert_eq!(list("skipped").len(), skipped, "{report}");
+        let skips = list("skipped");
+        let names = skips
+            .iter()
+            .filter_map(|test| test.as_str()?.split(' ').next());
+        assert!(names.eq(skipped.iter().copied()), "{report}");
         let made = list("made");
-        assert!(made.len() as u64 + skipped as u64 >= count, "{report}");
+        assert!((made.len() + skipped.len()) as u64 >= count, "{report}");
         for construct in made {
             assert_eq!(construct["kernel"], by_kernel, "{construct}");
             let id = construct["id"].as_i64().expect("an id") as i32;
@@ -134,10 +138,17 @@ fn natively_then_routed(part: &str, count: u64, skipped: usize) {
 
 #[test]
 fn all_50_tests_of_the_memory_part_pass_routed_as_they_do_natively() {
-    natively_then_routed("memory", 50, 0);
+    natively_then_routed("memory", 50, &[]);
 }
 
 #[test]
 fn all_42_tests_of_the_semaphore_part_pass_routed_as_they_do_natively() {
-    natively_then_routed("semaphores", 42, 0);
+    natively_then_routed("semaphores", 42, &[]);
+}
+
+/// The test that skips itself on Linux is about what `msgrcv` does with negative types there.
+#[test]
+fn all_34_tests_of_the_queue_part_but_one_that_is_not_for_linux_pass_routed_as_they_do_natively() {
+    let not_for_linux = ["test_message_type_receive_specific_order"];
+    natively_then_routed("message_queues", 34, &not_for_linux);
 }

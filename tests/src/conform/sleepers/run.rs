@@ -131,6 +131,10 @@ impl<'a, O: Own> Run<'a, O> {
                 }
             }
             Call::Signal { signal } => {
+                let sleeper = live.known.sleeps_in.as_ref().expect("chosen as it sleeps");
+                if *signal == Signal::Stop && !O::may_be_stopped(&self.sleepers(sleeper.id)) {
+                    return UNCERTAIN.to_owned();
+                }
                 match signal {
                     Signal::Handled => live.process.signal(Number::USR1),
                     Signal::Restarting => live.process.signal(Number::USR2),
@@ -159,12 +163,16 @@ impl<'a, O: Own> Run<'a, O> {
         }
     }
 
-    fn is_certain(&self, id: i32, call: &O) -> bool {
+    /// Those who sleep in calls on a construct.
+    fn sleepers(&self, id: i32) -> Vec<&Sleeper<O>> {
         let live = self.cast.live.iter().flatten();
         let sleepers = live.filter_map(|live| live.known.sleeps_in.as_ref());
-        let sleepers: Vec<_> = sleepers.filter(|sleeper| sleeper.id == id).collect();
+        sleepers.filter(|sleeper| sleeper.id == id).collect()
+    }
+
+    fn is_certain(&self, id: i32, call: &O) -> bool {
         let construct = self.constructs.iter().find(|c| c.id == id);
-        call.is_certain(&sleepers, construct.map_or("", |c| &c.seen))
+        call.is_certain(&self.sleepers(id), construct.map_or("", |c| &c.seen))
     }
 
     /// Waits until everyone who slept has answered or sleeps on.
