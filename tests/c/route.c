@@ -119,16 +119,6 @@ static void local_keys_stay_local(char **args)
     CHECK(set >= 0 && syscall(SYS_semctl, set, 0, IPC_RMID) == 0);
 }
 
-// `CALL`: one call on a routed key of a kind that is not built yet.
-static void unbuilt(char **args)
-{
-    if (strcmp(args[0], "msgget") == 0)
-        FAILS(ENOSYS, msgget(KEY, IPC_CREAT | 0600));
-    else
-        FAILS(ENOSYS, syscall(SYS_msgget, KEY, IPC_CREAT | 0600));
-    CHECK(!in_kernel("sem", KEY) && !in_kernel("msg", KEY));
-}
-
 // The id that the kernel gives next to what is made in this IPC namespace. Without this it gets
 // to ids with bit 30 set after some 32,768 removals of one slot, or 64 times as many.
 static void next_id(const char *kind, int id)
@@ -299,7 +289,7 @@ static void refused(char **args)
 }
 
 SCENARIOS({"bare_system_calls", bare_system_calls},
-          {"local_keys_stay_local", local_keys_stay_local}, {"unbuilt", unbuilt},
+          {"local_keys_stay_local", local_keys_stay_local},
           {"ids_as_high_as_routed_ones", ids_as_high_as_routed_ones},
           {"listing_shows_all", listing_shows_all}, {"what_it_sees", what_it_sees},
           {"refused", refused})

@@ -60,17 +60,6 @@ fn the_one_line(ended: &Ended) -> &str {
 }
 
 #[test]
-fn kinds_that_are_not_built_yet_are_refused_with_one_line() {
-    let world = World::new();
-    world.up("a");
-    for call in ["msgget", "raw-msgget"] {
-        let ended = run_to_end(mixed(&world, "a", "all", &["unbuilt", call]));
-        assert!(ended.status.success(), "{call}: {ended:?}");
-        the_one_line(&ended);
-    }
-}
-
-#[test]
 fn without_routed_keys_a_program_sees_no_difference() {
     let world = World::new();
     let mut native = native(&cc("route"));

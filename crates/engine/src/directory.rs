@@ -216,7 +216,9 @@ impl DirectoryWriter {
             by_id: HashMap::new(),
             by_key: HashMap::new(),
             free: Vec::new(),
-            version: 0,
+            // Another beginning after each start: a client that has gone over to the next directory finds
+            // no version there that it knows from this one.
+            version: generation >> 1,
         })
     }
 

@@ -34,8 +34,8 @@ pub struct Local<K: Kind> {
     left: Left,
     /// Public id.
     pub id: i32,
-    /// Its slot in the directory.
-    pub slot: u32,
+    /// Its slot in the directory of this moment.
+    slot: AtomicU32,
     /// Its region. Empty memory once the construct is gone.
     pub region: Region<'static, AtomicU64, K>,
     /// What the process may do, as last decided: version of the directory's entry (32 bits), epoch
@@ -65,7 +65,25 @@ impl<K: Kind> Local<K> {
     /// Whether the construct is there, as the directory says.
     #[inline(always)]
     pub fn state(&self, directory: &Directory) -> State {
-        directory::state_of(directory, self.slot, self.id)
+        directory::state_of(directory, self.slot(), self.id)
+    }
+
+    /// Its slot in the directory.
+    #[inline(always)]
+    pub fn slot(&self) -> u32 {
+        self.slot.load(Relaxed)
+    }
+
+    /// It is in `slot` of the directory: another one than before when `vshmemd` was started again.
+    fn is_at(&self, slot: u32) {
+        if self.slot() != slot {
+            self.rights.store(0, Relaxed);
+            self.slot.store(slot, Relaxed);
+        }
+    }
+
+    fn is_retired(&self) -> bool {
+        self.retired.load(Relaxed) != 0
     }
 
     /// What [`crate::thread::Thread::leave_behind`] is told.
@@ -108,7 +126,14 @@ impl<K: Kind> Table<K> {
         (!first.is_null()).then(|| unsafe { std::slice::from_raw_parts(first, PLACES) })
     }
 
-    /// The construct `id`, if this process has it mapped.
+    /// The construct `id`, which the directory has in `slot`, if this process has it mapped.
+    pub fn find_at(&self, id: i32, slot: u32) -> Option<&'static Local<K>> {
+        let local = self.find(id).filter(|local| !local.is_retired())?;
+        local.is_at(slot);
+        Some(local)
+    }
+
+    /// The construct `id`, if this process has mapped it, as far as it knows.
     #[inline(always)]
     pub fn find(&self, id: i32) -> Option<&'static Local<K>> {
         let places = self.places()?;
@@ -163,7 +188,7 @@ impl<K: Kind> Locals<K> {
         directory: &Directory,
     ) -> Result<&'static Local<K>, Errno> {
         let table = K::table();
-        if let Some(known) = table.find(id) {
+        if let Some(known) = table.find_at(id, slot) {
             return Ok(known);
         }
         if table.places().is_none() {
@@ -188,7 +213,7 @@ impl<K: Kind> Locals<K> {
                 free: free_left::<K>,
             },
             id,
-            slot,
+            slot: AtomicU32::new(slot),
             region: map.leak(),
             rights: AtomicU64::new(0),
             notes: K::Notes::default(),
@@ -233,7 +258,7 @@ impl<K: Kind> Locals<K> {
 
     /// Gives up the memory of a construct that is gone; `false`: it is not, or somebody is waiting in it.
     fn retire(old: &Local<K>, directory: &Directory) -> bool {
-        if old.retired.load(Relaxed) != 0 {
+        if old.is_retired() {
             return true;
         }
         if old.state(directory) != State::Free || old.waiting.load(SeqCst) != 0 {

@@ -105,7 +105,7 @@ impl<K: Kind> Own<K> {
         match resolve(&mut session, K::KIND, id)? {
             Target::Routed(slot, meta) => {
                 let (directory, _) = session.connected()?;
-                let local = match K::table().find(id) {
+                let local = match K::table().find_at(id, slot) {
                     Some(local) => local,
                     None => {
                         let opened = session.call(about(K::KIND, Ask::Open, id));
@@ -171,7 +171,7 @@ impl<K: Kind> Own<K> {
     /// What a decision about rights depends on. Never 0, as it is before the first one.
     #[inline]
     fn decision(&self) -> u64 {
-        let version = directory::version_of(self.directory, self.local.slot);
+        let version = directory::version_of(self.directory, self.local.slot());
         version << 32 | u64::from(creds::epoch() & ((1 << 29) - 1)) << 3 | 1 << 2
     }
 
