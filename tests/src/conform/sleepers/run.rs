@@ -7,6 +7,7 @@ use crate::conform::cast::{Cast, KEY_BASE, in_own_namespace};
 use crate::conform::run::{Clock, NOBODY_THERE};
 use crate::conform::script::{Common, End, PROCESSES};
 use rustix::process::Signal as Number;
+use std::collections::BTreeMap;
 use std::process::Command;
 
 /// Processes beside those of the script, one in each domain: they look, and do nothing else.
@@ -175,24 +176,38 @@ impl<'a, O: Own> Run<'a, O> {
         call.is_certain(&self.sleepers(id), construct.map_or("", |c| &c.seen))
     }
 
-    /// Waits until everyone who slept has answered or sleeps on.
+    /// Waits until everyone who slept has answered or sleeps on, also those whom one woke who was woken
+    /// himself: a sender that was let in.
     fn let_sleepers_answer(&mut self) {
-        for number in 0..PROCESSES {
-            let Some(live) = &mut self.cast.live[number] else {
-                continue;
-            };
-            let Some(sleeper) = live.known.sleeps_in.take() else {
-                continue;
-            };
-            let line = match live.process.answer_unless_asleep() {
-                Ok(None) => {
-                    live.known.sleeps_in = Some(sleeper);
-                    continue;
+        let mut woken = BTreeMap::new();
+        loop {
+            let before = woken.len();
+            for number in 0..PROCESSES {
+                if let Some(line) = self.let_sleeper_answer(number) {
+                    woken.insert(number, line);
                 }
-                Ok(Some(answer)) => self.took_place(number, &sleeper.call, sleeper.id, &answer),
-                Err(silence) => self.cast.lost(number, silence),
-            };
+            }
+            if woken.len() == before {
+                break;
+            }
+        }
+        // In an order that does not depend on who was seen first.
+        for (number, line) in woken {
             self.cast.note(&format!("p{number}{WAKES}{line}"));
+        }
+    }
+
+    /// The outcome of the call in which a process slept, if it does so no more.
+    fn let_sleeper_answer(&mut self, number: usize) -> Option<String> {
+        let live = self.cast.live[number].as_mut()?;
+        let sleeper = live.known.sleeps_in.take()?;
+        match live.process.answer_unless_asleep() {
+            Ok(None) => {
+                live.known.sleeps_in = Some(sleeper);
+                None
+            }
+            Ok(Some(answer)) => Some(self.took_place(number, &sleeper.call, sleeper.id, &answer)),
+            Err(silence) => Some(self.cast.lost(number, silence)),
         }
     }
 
