@@ -22,7 +22,7 @@ use crate::wait::{self, Came, Place, failed};
 use crate::{lock, user};
 use libc::{c_int, c_long, c_void, key_t};
 use std::cell::Cell;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::*, fence};
 use vshmem_abi::Kind;
 use vshmem_abi::limits::MsgLimits;
 use vshmem_abi::msgq::Shape;
@@ -453,6 +453,11 @@ impl Receiving {
                 let pieces = own.local.region.pieces(message, size);
                 let size = self.room.min(size as usize);
                 let written = text::write(self.to, mtype, pieces, size);
+                // Memory that is given back is zeroed from its beginning on.
+                fence(Acquire);
+                if !own.local.region.is(own.local.id) {
+                    return failed(libc::EIDRM);
+                }
                 if let Some(mut locked) = own.lock_again(thread, around) {
                     locked.free(message, own.process.token());
                     locked.unlock();

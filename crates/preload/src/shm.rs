@@ -296,7 +296,7 @@ fn uncount(session: &mut Session, old: &Attachment) {
 
 /// Nanoseconds since the epoch.
 fn now() -> i64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+    let now = sys::time_of(libc::CLOCK_REALTIME);
     now.tv_sec
         .saturating_mul(1_000_000_000)
         .saturating_add(now.tv_nsec)

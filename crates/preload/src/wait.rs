@@ -9,10 +9,11 @@
 use crate::own::{Held, Kind, Own};
 use crate::process::processors;
 use crate::sleep::{self, Slept};
+use crate::sys::time_of;
 use crate::thread::{self, Thread, Wait};
 use libc::timespec;
 use rustix::thread::sched_yield;
-use rustix::time::{ClockId, Timespec, clock_gettime};
+use rustix::time::Timespec;
 use std::ffi::c_int;
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering::*, fence};
 use vshmem_abi::region::waiter;
@@ -333,10 +334,10 @@ impl<C: Call> Waiting<'_, C> {
         if alone {
             return true;
         }
-        let begun = clock_gettime(ClockId::Monotonic);
+        let begun = time_of(libc::CLOCK_MONOTONIC);
         YIELDS.look(&local.yields, wait, || {
             sched_yield();
-            let now = clock_gettime(ClockId::Monotonic);
+            let now = time_of(libc::CLOCK_MONOTONIC);
             let took = now.tv_nsec - begun.tv_nsec;
             if now.tv_sec != begun.tv_sec || took > DEAR {
                 return Look::TooDear;
@@ -442,7 +443,7 @@ unsafe fn cancel<C: Call>(wait: *const Wait) {
 
 /// The moment that lies `time` ahead.
 fn after(time: timespec) -> Timespec {
-    let now = clock_gettime(ClockId::Monotonic);
+    let now = time_of(libc::CLOCK_MONOTONIC);
     let nsec = now.tv_nsec + time.tv_nsec;
     Timespec {
         tv_sec: now
@@ -455,7 +456,7 @@ fn after(time: timespec) -> Timespec {
 
 /// The time until `deadline`; `None` when it has come.
 fn until(deadline: Timespec) -> Option<Timespec> {
-    let now = clock_gettime(ClockId::Monotonic);
+    let now = time_of(libc::CLOCK_MONOTONIC);
     let (mut sec, mut nsec) = (
         deadline.tv_sec.saturating_sub(now.tv_sec),
         deadline.tv_nsec - now.tv_nsec,

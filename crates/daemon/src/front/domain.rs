@@ -13,6 +13,7 @@ use super::undoers::Undoers;
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 use vshmem_abi::Kind;
 use vshmem_abi::ids::{Domid, IPC_PRIVATE};
 use vshmem_abi::limits::MsgLimits;
@@ -25,6 +26,10 @@ use vshmem_gnt::{Port, PortError};
 
 /// How many ids of lost constructs are remembered after nothing of them is attached any more.
 const LOST: usize = 4096;
+
+/// How long the memory of a set or queue that was removed is kept for those who were served before. They
+/// take what is theirs within microseconds, unless they are stopped, or dead.
+const KEPT: Duration = Duration::from_secs(2);
 
 /// The domain.
 pub struct Domain {
@@ -55,8 +60,8 @@ pub struct Domain {
     lost: VecDeque<i32>,
     /// Constructs that are no more, while a client of ours still counts an attachment.
     gone: Vec<i32>,
-    /// Constructs that are no more, whose memory is to be freed.
-    buried: Vec<Known>,
+    /// Constructs that are no more, whose memory is to be freed, and since when.
+    buried: Vec<(Known, Instant)>,
 }
 
 impl Domain {
@@ -261,7 +266,7 @@ impl Domain {
         if let Some(known) = self.constructs.remove(id) {
             self.end_waits_on(id, &known);
             self.undoers.forget_set(id);
-            self.buried.push(known);
+            self.buried.push((known, Instant::now()));
         }
     }
 
@@ -302,11 +307,25 @@ impl Domain {
         }
     }
 
-    /// Frees the memory of constructs that are no more.
+    /// Frees the memory of constructs that are no more. What was given to somebody before is left to be
+    /// taken, for a while.
     pub fn bury(&mut self) {
-        for known in self.buried.drain(..) {
+        let awaited = |(known, since): &(Known, Instant)| {
+            since.elapsed() < KEPT && known.shared().is_some_and(Shared::is_awaited)
+        };
+        let (kept, over) = std::mem::take(&mut self.buried)
+            .into_iter()
+            .partition(awaited);
+        self.buried = kept;
+        let over: Vec<(Known, Instant)> = over;
+        for (known, _) in over {
             known.release(&mut self.port);
         }
+    }
+
+    /// Whether memory waits to be freed.
+    pub fn has_buried(&self) -> bool {
+        !self.buried.is_empty()
     }
 
     /// The connection or the process of client `number` has ended: if nothing of it is left, its

@@ -150,7 +150,7 @@ impl Front {
             let lingers = pace.lingers();
             let timeout = if lingers {
                 Some(Duration::ZERO)
-            } else if self.service.domain.has_pending() {
+            } else if self.service.domain.has_pending() || self.service.domain.has_buried() {
                 Some(SHORT_TICK)
             } else {
                 leftovers.then_some(TICK)
@@ -183,6 +183,7 @@ impl Front {
             if self.service.domain.has_pending() {
                 self.service.domain.do_pending();
             }
+            self.service.domain.bury();
             if leftovers && last_look.elapsed() >= TICK {
                 last_look = Instant::now();
                 self.service.domain.look_at_leftovers();

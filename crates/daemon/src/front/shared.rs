@@ -117,6 +117,14 @@ impl Shared {
         }
     }
 
+    /// Whether somebody still has to take something from the construct, which is gone.
+    pub fn is_awaited(&self) -> bool {
+        match self {
+            Self::Set(set) => set.region().is_awaited(),
+            Self::Queue(queue) => queue.region().is_awaited(),
+        }
+    }
+
     /// Clears away what the dead have left.
     ///
     /// # Errors

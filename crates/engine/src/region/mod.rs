@@ -232,6 +232,17 @@ impl<'a, C: Cell64, K: Kind> Region<'a, C, K> {
         self.lock_holder() == token || K::has_something_out(self)
     }
 
+    /// Whether somebody has been served, or has something in its hands, and has not taken it: for a
+    /// construct that is gone, of which that is still its own. Looked at without the lock.
+    pub fn is_awaited(&self) -> bool {
+        let high = (self.load(region::WAITER_HIGH) as u32).min(self.shape.waiters());
+        let untaken = |index: u32| {
+            let state = self.load(self.waiter(index) + waiter::STATE);
+            state & 0xff == waiter::DONE && self.look(index) == waiter::POSTED
+        };
+        K::has_something_out(self) || (0..high).any(untaken)
+    }
+
     /// Whether the region is still that of the construct `id`. To be asked with the lock held: a region
     /// that is given back reads zeroes.
     #[inline(always)]
@@ -289,10 +300,14 @@ impl<C: Cell64, K: Kind> Region<'_, C, K> {
     }
 
     /// The result of the waiter at `index`, which was told that it is there: 0, or the errno of its
-    /// call.
+    /// call. One that the kernel does not have was written there by a peer: `EIDRM`.
     pub fn result(&self, index: u32) -> c_int {
-        let (_, errno) = halves(self.load(self.waiter(index) + waiter::OUTCOME));
-        errno as c_int
+        /// `EHWPOISON`, the last one of `errno.h`.
+        const LAST: u32 = 133;
+        match halves(self.load(self.waiter(index) + waiter::OUTCOME)) {
+            (_, errno @ 0..=LAST) => errno as c_int,
+            _ => libc::EIDRM,
+        }
     }
 
     /// Frees the record of a waiter that has its result, and nothing else.

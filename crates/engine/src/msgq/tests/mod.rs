@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::collections::HashSet;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
-use vshmem_abi::region::{Layout, waiter};
+use vshmem_abi::region::waiter;
 use vshmem_abi::token::Token;
 
 #[derive(Default)]
