@@ -23,4 +23,6 @@ pub mod msgq;
 pub mod region;
 mod robust;
 pub mod set;
+#[cfg(test)]
+mod testing;
 pub mod wait_page;

@@ -141,7 +141,10 @@ impl<C: Cell64, S: Surroundings> Locked<'_, '_, C, S> {
     fn serve_receivers(&mut self, now: i64, steps: &mut u32) {
         let line = self.region.receivers();
         let mut at = self.first(line);
-        while let Some(who) = at.filter(|_| *steps > 0) {
+        for _ in 0..line.most {
+            let Some(who) = at.filter(|_| *steps > 0) else {
+                break;
+            };
             *steps -= 1;
             at = self.next(line, who);
             if !who.is_queued() || self.is_dead(who) {

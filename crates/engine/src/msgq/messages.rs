@@ -10,7 +10,7 @@ use vshmem_abi::msgq::{self, BLOCK, TYPES, header};
 use vshmem_abi::token::Token;
 
 impl<C: Cell64> Queue<'_, C> {
-    fn messages(&self) -> Line {
+    pub(super) fn messages(&self) -> Line {
         self.line_of_messages(header::LINK, msgq::MESSAGES)
     }
 
@@ -18,7 +18,7 @@ impl<C: Cell64> Queue<'_, C> {
         self.line_of_messages(header::LINK, msgq::HELD)
     }
 
-    fn of_type(&self, mtype: i64) -> Line {
+    pub(super) fn of_type(&self, mtype: i64) -> Line {
         let list = self.shape.types_at() + mtype as u64 as usize % TYPES;
         self.line_of_messages(header::TYPE_LINK, list)
     }
@@ -353,7 +353,10 @@ impl<C: Cell64, S: Surroundings> Locked<'_, '_, C, S> {
         let mut found = None;
         let mut lowest = *want;
         let mut name = halves(self.load(line.ends)).0;
-        while let Some(index) = line.named(name).filter(|_| *steps > 0) {
+        for _ in 0..line.most.min(*steps) {
+            let Some(index) = line.named(name) else {
+                break;
+            };
             *steps -= 1;
             let mtype = self.region.type_of(index);
             if lowest.fits(mtype) {

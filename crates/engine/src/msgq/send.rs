@@ -146,7 +146,10 @@ impl<C: Cell64, S: Surroundings> Locked<'_, '_, C, S> {
         }
         let line = self.region.receivers();
         let mut at = self.first(line);
-        while let Some(who) = at.filter(|_| *steps > 0) {
+        for _ in 0..line.most.min(*steps) {
+            let Some(who) = at else {
+                break;
+            };
             *steps -= 1;
             at = self.next(line, who);
             let want = self.want_of(who);
@@ -178,7 +181,10 @@ impl<C: Cell64, S: Surroundings> Locked<'_, '_, C, S> {
     pub(super) fn admit(&mut self, now: i64, steps: &mut u32) {
         let line = self.region.senders();
         let mut at = self.first(line);
-        while let Some(who) = at.filter(|_| *steps > 0) {
+        for _ in 0..line.most {
+            let Some(who) = at.filter(|_| *steps > 0) else {
+                break;
+            };
             *steps -= 1;
             at = self.next(line, who);
             if !who.is_queued() || self.is_dead(who) {

@@ -6,75 +6,9 @@
 use super::driver::{self, Driver, Step, domain_of, token_of};
 use super::sound::{self, Seen};
 use super::*;
+use crate::testing::{Mortal, dies_at};
 use proptest::prelude::*;
-use std::cell::Cell;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
-
-thread_local! {
-    /// Stores that the process at work still makes; `None`: it does not die.
-    static STORES_LEFT: Cell<Option<usize>> = const { Cell::new(None) };
-}
-
-/// What a death unwinds with.
-struct Died;
-
-/// A word whose writers die.
-#[derive(Default)]
-struct Mortal(AtomicU64);
-
-impl Mortal {
-    fn before_store() {
-        match STORES_LEFT.get() {
-            Some(0) => {
-                STORES_LEFT.set(None);
-                resume_unwind(Box::new(Died));
-            }
-            left => STORES_LEFT.set(left.map(|left| left - 1)),
-        }
-    }
-}
-
-impl Cell64 for Mortal {
-    fn load(&self, order: Ordering) -> u64 {
-        self.0.load(order)
-    }
-
-    fn store(&self, value: u64, order: Ordering) {
-        Self::before_store();
-        self.0.store(value, order);
-    }
-
-    fn swap(&self, value: u64, order: Ordering) -> u64 {
-        Self::before_store();
-        self.0.swap(value, order)
-    }
-
-    fn compare_exchange(
-        &self,
-        current: u64,
-        new: u64,
-        success: Ordering,
-        failure: Ordering,
-    ) -> Result<u64, u64> {
-        if self.0.load(failure) == current {
-            Self::before_store();
-        }
-        self.0.compare_exchange(current, new, success, failure)
-    }
-}
-
-/// Does `call` up to the death before store number `stores`; `false`: it made no more than so many.
-fn dies_at<T>(stores: usize, call: impl FnOnce() -> T) -> bool {
-    STORES_LEFT.set(Some(stores));
-    let outcome = catch_unwind(AssertUnwindSafe(call));
-    STORES_LEFT.set(None);
-    match outcome {
-        Ok(_) => false,
-        Err(died) if died.is::<Died>() => true,
-        Err(failure) => resume_unwind(failure),
-    }
-}
 
 /// A set as it was at some moment, and who used it.
 #[derive(Clone)]

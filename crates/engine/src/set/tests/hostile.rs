@@ -3,80 +3,9 @@
 //! outside is asked for ([`Set::at`] would say so), and every call ends after a bounded time.
 
 use super::*;
+use crate::testing::{LIES, Liar, SEED, bounded, garbage, random};
 use proptest::prelude::*;
-use std::cell::Cell;
 use std::sync::atomic::Ordering;
-
-thread_local! {
-    /// Looks at words so far, what the next lie comes from, and how many looks in 256 find a lie.
-    static LOOKS: Cell<u64> = const { Cell::new(0) };
-    static SEED: Cell<u64> = const { Cell::new(1) };
-    static LIES: Cell<u64> = const { Cell::new(0) };
-}
-
-/// Another number each time.
-fn random() -> u64 {
-    let mut seed = SEED.get();
-    seed ^= seed << 13;
-    seed ^= seed >> 7;
-    seed ^= seed << 17;
-    SEED.set(seed);
-    seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 7
-}
-
-/// A word that a peer may well write: a number, two small ones, a token, a state, an operation.
-fn garbage() -> u64 {
-    let small = |bits: u32| random() % (1 << bits);
-    match random() % 8 {
-        0 => 0,
-        1 => random() << 8 | small(8),
-        2 | 3 => small(3) | small(3) << 32,
-        4 => Token::new(1 + small(1) as u32, small(3)).raw(),
-        5 => (1 + small(1)) | small(1) << 8 | small(4) << 16 | small(2) << 32,
-        6 => Op::new(small(2) as u16, small(2) as i16 - 2, 0).0,
-        _ => u64::MAX,
-    }
-}
-
-/// A word that does not always hold what was written to it.
-struct Liar(AtomicU64);
-
-impl Liar {
-    fn looked(&self) {
-        LOOKS.set(LOOKS.get() + 1);
-        if LIES.get() != 0 && random() % 256 < LIES.get() {
-            self.0.store(garbage(), Ordering::Relaxed);
-        }
-    }
-}
-
-impl Cell64 for Liar {
-    fn load(&self, order: Ordering) -> u64 {
-        self.looked();
-        self.0.load(order)
-    }
-
-    fn store(&self, value: u64, order: Ordering) {
-        self.0.store(value, order);
-        self.looked();
-    }
-
-    fn swap(&self, value: u64, order: Ordering) -> u64 {
-        self.looked();
-        self.0.swap(value, order)
-    }
-
-    fn compare_exchange(
-        &self,
-        current: u64,
-        new: u64,
-        success: Ordering,
-        failure: Ordering,
-    ) -> Result<u64, u64> {
-        self.looked();
-        self.0.compare_exchange(current, new, success, failure)
-    }
-}
 
 /// A call that ends with `unlock`, if the lock can be had.
 fn locked<'a>(
@@ -149,17 +78,6 @@ fn spoilt(shape: Shape) -> Vec<Liar> {
         .collect();
     words[region::LOCK].0.store(0, Ordering::Relaxed);
     words
-}
-
-/// Looks at words that a call on a small set may take: each step of a scan takes some.
-const MOST: u64 = 40 << 24;
-
-fn bounded(work: impl FnOnce()) -> u64 {
-    LOOKS.set(0);
-    work();
-    let looks = LOOKS.get();
-    assert!(looks < MOST, "{looks}");
-    looks
 }
 
 #[test]

@@ -14,51 +14,11 @@ mod threads;
 use super::*;
 use crate::region::Caller;
 use crate::region::recover::Dead;
-use std::cell::RefCell;
-use std::collections::HashSet;
+use crate::testing::{Around, DAEMON, cases};
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use vshmem_abi::region::{self, Layout, waiter};
 use vshmem_abi::token::Token;
-
-/// What a process of domain `domid` brings along, and what it does with it.
-#[derive(Default)]
-struct Around {
-    domid: u32,
-    dead: HashSet<u32>,
-    woken: RefCell<Vec<u32>>,
-}
-
-impl Around {
-    fn of(domid: u32) -> Self {
-        Self {
-            domid,
-            ..Self::default()
-        }
-    }
-}
-
-impl Surroundings for Around {
-    fn domid(&self) -> u32 {
-        self.domid
-    }
-
-    fn is_dead(&self, slot: u32) -> bool {
-        self.dead.contains(&slot)
-    }
-
-    fn wake(&self, waiter: u32) {
-        self.woken.borrow_mut().push(waiter);
-    }
-}
-
-/// How many random cases: few under Miri, which looks closely and is slow.
-const fn cases(many: u32) -> u32 {
-    if cfg!(miri) { 4 } else { many }
-}
-
-/// The `vshmemd` of domain 1.
-const DAEMON: Token = Token::new(1, 0);
 
 /// A small set, in which there is not room for everybody.
 const SMALL: Shape = Shape {

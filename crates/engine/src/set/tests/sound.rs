@@ -2,7 +2,7 @@
 //! What is true of a set that nobody works on.
 
 use super::*;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use vshmem_abi::limits::SEMVMX;
 use vshmem_abi::set::undo;
 
