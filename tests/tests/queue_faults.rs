@@ -147,3 +147,18 @@ fn sleepers_learn_that_their_daemon_has_died() {
     assert_eq!(a[0].ask(&requests[0]), Err(Errno::EIDRM));
     assert_eq!(a[2].ask(&requests[2]), Err(Errno::EIDRM));
 }
+
+#[test]
+fn a_queue_of_another_domain_goes_on_after_the_own_daemon_was_started_again() {
+    let world = World::new();
+    let (mut a, mut b) = (Actor::of_queues(&world, "a"), Actor::of_queues(&world, "b"));
+    // What the domain had before need not be where it was.
+    a.ok("get 0x807 03600");
+    let id = b.ok("get 0x808 03600");
+    b.ok(&format!("set {id} 0 0600 100"));
+    serve(&mut a, &mut b, id);
+    world.kill_and_wait("a");
+    world.up("a");
+    serve(&mut a, &mut b, id);
+    serve(&mut b, &mut a, id);
+}

@@ -47,6 +47,8 @@ pub struct Local<K: Kind> {
     pub waiting: AtomicU32,
     /// Looks that a waiter takes before it sleeps, without and with letting others run in between.
     pub spins: AtomicU32,
+    /// The same before it gets into a line.
+    pub early: AtomicU32,
     /// See there.
     pub yields: AtomicU32,
     /// How often this process has waited.
@@ -219,6 +221,7 @@ impl<K: Kind> Locals<K> {
             notes: K::Notes::default(),
             waiting: AtomicU32::new(0),
             spins: AtomicU32::new(0),
+            early: AtomicU32::new(0),
             yields: AtomicU32::new(0),
             waits: AtomicU32::new(0),
             address,

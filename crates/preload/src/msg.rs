@@ -192,7 +192,13 @@ fn send_to(id: c_int, from: usize, size: usize, nowait: bool) -> Result<c_long, 
     let around = own.around();
     let caller = own.caller();
     let mut locked = own.lock(thread, &around)?;
-    match locked.send_small(mtype, &text, size, &caller) {
+    let mut sent = locked.send_small(mtype, &text, size, &caller);
+    if sent == Sent::Full && !nowait {
+        let region = own.local.region;
+        locked = wait::look_early(&own, locked, thread, &around, || region.fits(size))?;
+        sent = locked.send_small(mtype, &text, size, &caller);
+    }
+    match sent {
         Sent::Done => Ok(own.done(locked, thread, 0)),
         Sent::NoRoom => own.done(locked, thread, Err(libc::ENOMEM.into())),
         Sent::Full if nowait => own.done(locked, thread, Err(libc::EAGAIN.into())),
@@ -234,7 +240,7 @@ fn send_straight(
     let around = own.around();
     let caller = own.caller();
     let mut locked = own.lock(thread, &around)?;
-    if nowait && !locked.fits(size) {
+    if nowait && !own.local.region.fits(size) {
         return own.done(locked, thread, Err(libc::EAGAIN.into()));
     }
     let Some(message) = locked.hold(size, mtype, caller.token) else {
@@ -378,13 +384,21 @@ fn receive_from(
     let receiving = Receiving { to, room: size };
     let thread = thread::current();
     let around = own.around();
+    let nowait = flags & libc::IPC_NOWAIT != 0;
     loop {
         own.check(READ)?;
         let caller = own.caller();
         let mut text = Short::new().text;
         let mut locked = own.lock(thread, &around)?;
-        match locked.receive(&want, &caller, &mut text) {
-            Received::Nothing if flags & libc::IPC_NOWAIT == 0 => {}
+        let mut received = locked.receive(&want, &caller, &mut text);
+        if received == Received::Nothing && !nowait {
+            let region = own.local.region;
+            let sent = region.sent();
+            locked = wait::look_early(&own, locked, thread, &around, || region.sent() != sent)?;
+            received = locked.receive(&want, &caller, &mut text);
+        }
+        match received {
+            Received::Nothing if !nowait => {}
             Received::Nothing => return own.done(locked, thread, Err(libc::ENOMSG.into())),
             Received::TooBig => return own.done(locked, thread, Err(libc::E2BIG.into())),
             received => {

@@ -221,6 +221,22 @@ impl<K: Kind> Own<K> {
         Ok(self.local.region.acquired(around))
     }
 
+    /// [`Self::lock`] of who was told something a moment ago: the one who has told it is about to give the
+    /// lock back.
+    pub fn lock_soon<'b>(
+        &self,
+        thread: &Thread,
+        around: &'b Around<K>,
+    ) -> Result<Held<'b, K>, c_int> {
+        for _ in 0..SOON {
+            if self.local.region.lock_holder() == Token::NONE {
+                break;
+            }
+            std::hint::spin_loop();
+        }
+        self.lock(thread, around)
+    }
+
     /// [`Self::lock`] in a critical section, which goes on also if there is no lock to be had.
     pub fn lock_again<'b>(&self, thread: &Thread, around: &'b Around<K>) -> Option<Held<'b, K>> {
         let region = &self.local.region;
@@ -258,7 +274,9 @@ impl<K: Kind> Own<K> {
         let token = self.process.token();
         let mut patience = Patience::new(processors() > 1);
         loop {
-            // Holders have it for well under a microsecond, unless they lost their processor.
+            // Holders have it for well under a microsecond, unless they lost their processor. Who looks too
+            // often gets it after each of their calls: then all that they work on goes from processor to
+            // processor with each, which takes several times as long as the calls themselves.
             while patience.spins() {
                 if self.local.region.lock_holder() == Token::NONE
                     && self.local.region.try_acquire(token)
@@ -331,7 +349,11 @@ struct Patience {
 }
 
 /// Looks in a row.
-const LOOKS: u32 = 200;
+const LOOKS: u32 = 8;
+/// The longest pause between two, in doublings of the shortest one.
+const PAUSES: u32 = 6;
+/// Looks of who was told something a moment ago, without longer pauses.
+const SOON: u32 = 100;
 /// Rounds in which the processor is given away without sleeping.
 const YIELDS: u32 = 16;
 /// The longest sleep, in doublings of [`FIRST_SLEEP`].
@@ -354,7 +376,15 @@ impl Patience {
     fn spins(&mut self) -> bool {
         let most = if self.several_cpus { LOOKS } else { 1 };
         self.looks += 1;
-        self.looks <= most
+        if self.looks > most {
+            return false;
+        }
+        if self.several_cpus {
+            for _ in 0..1 << self.looks.min(PAUSES) {
+                std::hint::spin_loop();
+            }
+        }
+        true
     }
 
     /// Whether it has lasted so long, again, that the holder may be one that there is not: some tens of

@@ -6,7 +6,7 @@
 //! ([`crate::thread::Wait`]): in the kernel too, the call has ended when the handler runs, which may
 //! never come back here.
 
-use crate::own::{Held, Kind, Own};
+use crate::own::{Around, Held, Kind, Own};
 use crate::process::processors;
 use crate::sleep::{self, Slept};
 use crate::sys::time_of;
@@ -15,7 +15,7 @@ use libc::timespec;
 use rustix::thread::sched_yield;
 use rustix::time::Timespec;
 use std::ffi::c_int;
-use std::sync::atomic::{AtomicI64, AtomicU32, Ordering::*, fence};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering::*, fence};
 use vshmem_abi::region::waiter;
 use vshmem_abi::wire::State;
 use vshmem_engine::death_mark::Mark;
@@ -156,6 +156,72 @@ impl Looks {
     }
 }
 
+/// A look under way before a call gets into a line.
+#[repr(C)]
+struct Early {
+    wait: Wait,
+    /// A signal handler has run.
+    interrupted: AtomicBool,
+}
+
+/// Before a call that found nothing to do gets into a line: gives the lock back, looks whether that
+/// changes soon, for as long as it has paid lately, and takes the lock again. Where one sends all the
+/// time and another one receives, each finds several messages, or much room, at a time then; nobody has
+/// to be told, and what they work on does not go to and fro with each of them.
+///
+/// # Errors
+/// `EINTR` when a signal handler has run; `EIDRM` when the construct is gone.
+pub fn look_early<'b, K: Kind>(
+    own: &Own<K>,
+    locked: Held<'b, K>,
+    thread: &Thread,
+    around: &'b Around<K>,
+    mut look: impl FnMut() -> bool,
+) -> Result<Held<'b, K>, c_int> {
+    // Where others wait, or processors are few, whoever is looked for may need ours.
+    if locked.waiting() + 1 >= processors() {
+        return Ok(locked);
+    }
+    let early = Early {
+        wait: Wait { cancel: interrupt },
+        interrupted: AtomicBool::new(false),
+    };
+    thread.set_waiting(std::ptr::from_ref(&early).cast());
+    locked.unlock();
+    thread.leave();
+    let local = own.local;
+    SPINS.look(&local.early, local.waits.load(Relaxed), || {
+        std::hint::spin_loop();
+        if look() || early.interrupted.load(Relaxed) {
+            Look::Found
+        } else {
+            Look::Nothing
+        }
+    });
+    if !thread.enter() {
+        return Err(libc::EINTR);
+    }
+    thread.clear_waiting();
+    if early.interrupted.load(Relaxed) {
+        thread.leave();
+        return Err(libc::EINTR);
+    }
+    own.lock_again(thread, around).ok_or_else(|| {
+        thread.leave();
+        libc::EIDRM
+    })
+}
+
+/// Notes that a signal handler is about to run.
+///
+/// # Safety
+/// `wait` is the first field of an [`Early`], whose frame is further up on this thread's stack.
+unsafe fn interrupt(wait: *const Wait) {
+    // SAFETY: as the caller promises.
+    let early = unsafe { &*wait.cast::<Early>() };
+    early.interrupted.store(true, Relaxed);
+}
+
 /// [`Waiting::ended`]: it has not.
 const NOT_ENDED: i64 = i64::MIN;
 
@@ -246,7 +312,7 @@ impl<C: Call> Waiting<'_, C> {
         let around = self.own.around();
         let mut locked = None;
         if C::LOCKED || gives_up {
-            match self.own.lock(thread, &around) {
+            match self.own.lock_soon(thread, &around) {
                 Ok(held) => locked = Some(held),
                 // The construct is gone, or `vshmemd` is.
                 Err(error) => errno = error,

@@ -54,6 +54,25 @@ impl<C: Cell64> Queue<'_, C> {
         self.load(self.header(message) + header::OWNER) == owner.raw()
     }
 
+    /// Whether a message of `size` bytes may be put into the queue (`msg_fits_inqueue`), for which
+    /// there is room in the region too. Without the lock it may be otherwise a moment later.
+    #[inline]
+    pub fn fits(&self, size: u32) -> bool {
+        let (qnum, blocks) = halves(self.load(msgq::QNUM));
+        let most = self.load(msgq::QBYTES);
+        self.load(msgq::CBYTES).saturating_add(size.into()) <= most
+            && u64::from(qnum) < most
+            && qnum < self.shape.messages
+            && blocks_for(size) <= self.shape.blocks.saturating_sub(blocks)
+    }
+
+    /// How many messages have been sent: another number than before when there may be one that was not
+    /// there.
+    #[inline]
+    pub fn sent(&self) -> u64 {
+        self.load(msgq::NEXT_SEQ)
+    }
+
     /// Where the text of `size` bytes of a message lies, piece after piece: to be filled, or read, by
     /// who holds the message, or the lock.
     pub fn pieces(&self, message: u32, size: u32) -> Pieces<'_, C> {
@@ -245,19 +264,6 @@ impl<C: Cell64, S: Surroundings> Locked<'_, '_, C, S> {
     }
 
     // In the queue.
-
-    /// Whether a message of `size` bytes may be put into the queue (`msg_fits_inqueue`), for which
-    /// there is room in the region too.
-    #[inline]
-    pub fn fits(&self, size: u32) -> bool {
-        let shape = &self.region.shape;
-        let (qnum, blocks) = halves(self.load(msgq::QNUM));
-        let most = self.load(msgq::QBYTES);
-        self.load(msgq::CBYTES).saturating_add(size.into()) <= most
-            && u64::from(qnum) < most
-            && qnum < shape.messages
-            && blocks_for(size) <= shape.blocks.saturating_sub(blocks)
-    }
 
     fn count(&mut self, message: Message, comes: bool) {
         let (qnum, blocks) = halves(self.load(msgq::QNUM));

@@ -28,7 +28,7 @@ impl<C: Cell64, S: Surroundings> Locked<'_, '_, C, S> {
     /// Sends a text of `size` bytes, no more than [`super::INLINE`].
     #[inline]
     pub fn send_small(&mut self, mtype: i64, text: &Text, size: u32, caller: &Caller) -> Sent {
-        if !self.fits(size) {
+        if !self.region.fits(size) {
             return Sent::Full;
         }
         let receiver = self.receiver_for(mtype, size, &mut { STEPS });
@@ -69,7 +69,7 @@ impl<C: Cell64, S: Surroundings> Locked<'_, '_, C, S> {
         let Some(held) = self.held(message, caller.token) else {
             return Sent::NoRoom;
         };
-        if !self.fits(held.size) {
+        if !self.region.fits(held.size) {
             return Sent::Full;
         }
         let mtype = self.region.type_of(message);
@@ -193,7 +193,7 @@ impl<C: Cell64, S: Surroundings> Locked<'_, '_, C, S> {
             let Some(message) = self.message_of(who, header::HELD) else {
                 continue;
             };
-            if !self.fits(message.size) {
+            if !self.region.fits(message.size) {
                 continue;
             }
             if who.state & CHECK != 0 {
