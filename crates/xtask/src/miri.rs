@@ -16,8 +16,8 @@ const LEFT_OUT: [&str; 11] = [
     "wait_page::",
     "a_sleeper_of_another_domain_is_woken",
     "of_two_that_ring_at_the_same_time",
-    "set::tests::threads::",
-    "set::tests::hostile::",
+    "::tests::threads::",
+    "::tests::hostile::",
     "a_death_at_any_store",
 ];
 

@@ -38,7 +38,7 @@ fn anything(queue: &Queue<'_, Liar>, around: &Around) {
     let mtype = 1 + (random() % 3) as i64;
     let by = caller(1 + random() % 3);
     let room = [0, 80, 2000, Want::CUT][random() as usize % 4];
-    let want = Want::new((random() % 7) as i64 - 3, random() % 2 == 0, room);
+    let want = Want::new((random() % 7) as i64 - 3, random().is_multiple_of(2), room);
     let mut text = Text::default();
     match random() % 13 {
         0 => locked(queue, around, |locked| {
@@ -128,7 +128,7 @@ fn whatever_stands_in_a_queues_region_every_call_ends() {
             bounded(|| anything(&queue, &around));
             // Else hardly any call gets further.
             words[region::LOCK].0.store(0, Relaxed);
-            let some = if random() % 2 == 0 { random() % 600 } else { random() };
+            let some = if random().is_multiple_of(2) { random() % 600 } else { random() };
             words[some as usize % words.len()].0.store(garbage(), Relaxed);
         }
         LIES.set(0);
