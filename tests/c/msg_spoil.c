@@ -93,12 +93,13 @@ static void nothing(int signal)
 
 enum { GUARD = 64 };
 
-// victim KEY SEED CALLS
+// victim KEY SEED CALLS [PERIOD]: with no period, in us, between signals it makes no call that waits.
 static void victim(char **args)
 {
     unsigned calls = (unsigned)strtoul(args[2], NULL, 0);
     int id = msgget((key_t)strtoul(args[0], NULL, 0), IPC_CREAT | 0600);
-    struct itimerval often = {{0, 50000}, {0, 50000}};
+    int period = args[3] != NULL ? atoi(args[3]) : 0;
+    struct itimerval often = {{0, period}, {0, period}};
     // On the heap, where a checker knows the bounds.
     struct message *out = malloc(sizeof *out);
     CHECK(id >= 0 && out != NULL);
@@ -110,7 +111,7 @@ static void victim(char **args)
     fflush(stdout);
     for (unsigned call = 0; call < calls; call++) {
         size_t size = below(3) == 0 ? below(8193) : below(100);
-        int flags = below(16) == 0 ? 0 : IPC_NOWAIT;
+        int flags = period != 0 && below(16) == 0 ? 0 : IPC_NOWAIT;
         long type = 1 + (long)below(4);
         int result;
         if (below(2) == 0) {

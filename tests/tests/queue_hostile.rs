@@ -19,7 +19,7 @@ fn ready(mut command: Command) -> Child {
 }
 
 /// Runs victims, begun as `checker` says, one after the other beside somebody who spoils the region.
-fn victims_survive(checker: &[&str], seeds: std::ops::Range<u32>, calls: &str) {
+fn victims_survive(checker: &[&str], seeds: std::ops::Range<u32>, calls: &[&str]) {
     let world = World::new();
     let program = cc("msg_spoil");
     world.up("victim");
@@ -36,7 +36,10 @@ fn victims_survive(checker: &[&str], seeds: std::ops::Range<u32>, calls: &str) {
         let words = checker.iter().map(std::ffi::OsStr::new);
         let mut words = words.chain([program.as_os_str()]);
         let mut command = world.preload("victim", "all", words.next().expect("a program"));
-        command.args(words).args(["victim", &key, &seed, calls]);
+        command
+            .args(words)
+            .args(["victim", &key, &seed])
+            .args(calls);
         let ended = run_to_end(command);
         spoiler.kill().expect("kill");
         spoiler.wait().expect("wait");
@@ -51,11 +54,13 @@ fn victims_survive(checker: &[&str], seeds: std::ops::Range<u32>, calls: &str) {
 
 #[test]
 fn whatever_is_written_into_a_queue_its_users_get_no_more_than_they_have_room_for_and_go_on() {
-    victims_survive(&[], 1..6, "3000");
+    victims_survive(&[], 1..6, &["3000", "50000"]);
 }
 
 #[test]
 fn whatever_is_written_into_a_queue_nothing_outside_of_it_is_looked_at() {
     let valgrind = ["valgrind", "-q", "--error-exitcode=77", "--"];
-    victims_survive(&valgrind, 1..4, "1000");
+    // Without signals: valgrind gives a handler back the mask that it had, whatever the handler has put there,
+    // and one that is put off until a call of ours is done comes again at once, for ever.
+    victims_survive(&valgrind, 1..6, &["1500"]);
 }
