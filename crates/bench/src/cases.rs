@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What is measured, with what goals.
 
+mod queues;
+
 use serde::Serialize;
 use std::fmt;
 
@@ -226,38 +228,25 @@ const fn semaphores(part: &'static str) -> Turns {
 const SEM_PING: Turns = semaphores("ping");
 const MUTEX: Turns = semaphores("mutex");
 
-const fn queues(part: &'static str, size: u32) -> Turns {
-    Turns {
-        program: "queues",
-        part,
-        size: Some(size),
-    }
-}
-
-const MSG_PING: Turns = queues("ping", 8);
-
 /// So many times as fast as the kernel.
 const THIRTY_TIMES: Goal = Goal::Ratio(1.0 / 30.0);
 const SIX_TIMES: Goal = Goal::Ratio(1.0 / 6.0);
 const FIVE_TIMES: Goal = Goal::Ratio(1.0 / 5.0);
 const FOUR_TIMES: Goal = Goal::Ratio(1.0 / 4.0);
 const THREE_TIMES: Goal = Goal::Ratio(1.0 / 3.0);
-const TWICE: Goal = Goal::Ratio(1.0 / 2.0);
-const HALF_AS_MUCH_MORE: Goal = Goal::Ratio(1.0 / 1.5);
 const LOCAL: Goal = Goal::Added(5.0);
 const HALF_MS: Goal = Goal::Added(500_000.0);
 
 /// All cases, in the order they are measured in.
 pub fn all() -> Vec<Case> {
-    use Key::{Held, HeldQueue, HeldSet, Local, No, Unused};
+    use Key::{Held, HeldSet, Local, No, Unused};
     use Place::{Other, Same};
     const ONE: &[Pinning] = &[OneCore];
     const TWO: &[Pinning] = &[TwoCores];
     const FREE: &[Pinning] = &[Free];
     const ONE_FREE: &[Pinning] = &[OneCore, Free];
-    const TWO_FREE: &[Pinning] = &[TwoCores, Free];
     const ALL: &[Pinning] = &[OneCore, TwoCores, Free];
-    vec![
+    let mut all = vec![
         sync("sync-8", 8, Same, 50_000),
         sync("sync-8-across", 8, Other, 50_000),
         sync("sync-512", 512, Same, 50_000),
@@ -426,126 +415,9 @@ pub fn all() -> Vec<Case> {
             FREE,
             THREE_TIMES,
         ),
-        worker(
-            "msg-one",
-            "msgsnd and msgrcv of 8 bytes by one process; queue made in the same domain",
-            ("message", HeldQueue(0, Same)),
-            20000,
-            ONE,
-            THREE_TIMES,
-        ),
-        worker(
-            "msg-one-across",
-            "msgsnd and msgrcv of 8 bytes by one process; queue made in another domain",
-            ("message", HeldQueue(0, Other)),
-            20000,
-            ONE,
-            THREE_TIMES,
-        ),
-        worker(
-            "msg-deep-1000",
-            "msgsnd and msgrcv by type behind 1000 messages of other types",
-            ("message", HeldQueue(1000, Same)),
-            1000,
-            ONE,
-            NOISE,
-        ),
-        worker(
-            "msg-deep-10000",
-            "msgsnd and msgrcv by type behind 10000 messages of other types",
-            ("message", HeldQueue(10000, Same)),
-            200,
-            ONE,
-            NOISE,
-        ),
-        routed(
-            "msg-ping-two",
-            "ping-pong of 8 bytes by two processes in one domain",
-            Program::Two(MSG_PING, Same),
-            5000,
-            TWO,
-            THIRTY_TIMES,
-        ),
-        routed(
-            "msg-ping-one",
-            "ping-pong of 8 bytes by two processes in one domain",
-            Program::Two(MSG_PING, Same),
-            20000,
-            ONE,
-            NOISE,
-        ),
-        routed(
-            "msg-ping-free",
-            "ping-pong of 8 bytes by two processes in one domain",
-            Program::Two(MSG_PING, Same),
-            5000,
-            FREE,
-            Goal::Open,
-        ),
-        routed(
-            "msg-ping-two-across",
-            "ping-pong of 8 bytes by two processes in two domains",
-            Program::Two(MSG_PING, Other),
-            5000,
-            TWO,
-            THIRTY_TIMES,
-        ),
-        routed(
-            "msg-ping-one-across",
-            "ping-pong of 8 bytes by two processes in two domains",
-            Program::Two(MSG_PING, Other),
-            20000,
-            ONE,
-            NOISE,
-        ),
-        routed(
-            "msg-ping-free-across",
-            "ping-pong of 8 bytes by two processes in two domains",
-            Program::Two(MSG_PING, Other),
-            5000,
-            FREE,
-            Goal::Open,
-        ),
-        routed(
-            "msg-stream-64",
-            "a stream of messages of 64 bytes, one sender, one receiver, in one domain",
-            Program::Two(queues("stream", 64), Same),
-            50000,
-            TWO_FREE,
-            THREE_TIMES,
-        ),
-        routed(
-            "msg-stream-8k",
-            "a stream of messages of 8 KiB, one sender, one receiver, in one domain",
-            Program::Two(queues("stream", 8192), Same),
-            20000,
-            TWO_FREE,
-            HALF_AS_MUCH_MORE,
-        ),
-        routed(
-            "msg-stream-64-across",
-            "a stream of messages of 64 bytes, one sender, one receiver, in two domains",
-            Program::Two(queues("stream", 64), Other),
-            50000,
-            TWO_FREE,
-            THREE_TIMES,
-        ),
-        routed(
-            "msg-stream-8k-across",
-            "a stream of messages of 8 KiB, one sender, one receiver, in two domains",
-            Program::Two(queues("stream", 8192), Other),
-            20000,
-            TWO_FREE,
-            HALF_AS_MUCH_MORE,
-        ),
-        routed(
-            "msg-typed",
-            "4 senders and 4 receivers, each with a type of its own, at one queue; 64 bytes",
-            Program::Many(queues("typed", 64), 4),
-            5000,
-            FREE,
-            TWICE,
-        ),
+    ];
+    all.extend(queues::all());
+    all.extend([
         finely(worker(
             "local-semop",
             "semop on a local set while other keys are routed",
@@ -620,7 +492,8 @@ pub fn all() -> Vec<Case> {
             "start-up of /bin/true with no routed keys",
             HALF_MS,
         )),
-    ]
+    ]);
+    all
 }
 
 #[cfg(test)]
