@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the checks of sets and of queues share: surroundings, words whose writers die ([`Mortal`]), and
-//! words that do not hold what was written to them ([`Liar`]).
+//! What the checks of sets and of queues share: surroundings, what is true of any region that nobody works
+//! on, words whose writers die ([`Mortal`]), and words that do not hold what was written to them
+//! ([`Liar`]).
 
 use crate::cell::Cell64;
-use crate::region::Surroundings;
+use crate::region::line::Line;
+use crate::region::{Kind, Locked, Region, Surroundings, halves};
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
+use vshmem_abi::region::{self, waiter};
 use vshmem_abi::token::Token;
 
 /// What a process of domain `domid` brings along, and what it does with it.
@@ -48,6 +51,48 @@ pub const fn cases(many: u32) -> u32 {
 
 /// The `vshmemd` of domain 1.
 pub const DAEMON: Token = Token::new(1, 0);
+
+/// Members of a list in order, of which the links must fit both ways.
+pub fn walk<C: Cell64, K: Kind>(region: &Region<'_, C, K>, line: Line) -> Vec<u32> {
+    let (first, last) = halves(region.load(line.ends));
+    let mut members = Vec::new();
+    let (mut at, mut before) = (first, 0);
+    while at != 0 {
+        let index = line.named(at).expect("a record");
+        assert!(members.len() < line.most as usize, "a ring");
+        let (next, previous) = halves(region.load(line.link(index)));
+        assert_eq!(previous, before, "link back of {index}");
+        members.push(index);
+        (before, at) = (at, next);
+    }
+    assert_eq!(last, before, "last of a list");
+    members
+}
+
+/// Asserts that nothing is half done, and that everybody who waits has been told what is the case.
+pub fn check_quiet<C: Cell64, K: Kind>(region: &Region<'_, C, K>) {
+    for word in [
+        region::LOCK,
+        region::JOURNALED,
+        region::INTENT,
+        region::POSTING,
+    ] {
+        assert_eq!(region.load(word), 0, "word {word}");
+    }
+    for index in 0..region.shape.waiters() {
+        let state = region.load(region.waiter(index) + waiter::STATE);
+        match state & 0xff {
+            waiter::FREE => {
+                assert_eq!(state, waiter::FREE);
+                continue;
+            }
+            waiter::QUEUED => assert!(region.look(index) <= waiter::ASLEEP),
+            waiter::DONE => assert_eq!(region.look(index), waiter::POSTED, "waiter {index}"),
+            other => panic!("state {other} of waiter {index}"),
+        }
+        assert!(index < region.load(region::WAITER_HIGH) as u32);
+    }
+}
 
 thread_local! {
     /// Stores that the process at work still makes; `None`: it does not die.
@@ -157,6 +202,18 @@ impl Liar {
     }
 }
 
+/// What a client of domain 1 does under the lock, if it can be had.
+pub fn if_locked<'a, K: Kind>(
+    region: &Region<'a, Liar, K>,
+    around: &Around,
+    work: impl FnOnce(&mut Locked<'a, '_, Liar, Around, K>),
+) {
+    if let Some(mut locked) = region.try_lock(Token::new(1, 1), around) {
+        work(&mut locked);
+        locked.unlock();
+    }
+}
+
 impl Cell64 for Liar {
     fn load(&self, order: Ordering) -> u64 {
         self.looked();
@@ -185,7 +242,7 @@ impl Cell64 for Liar {
     }
 }
 
-/// Looks at words that a call on a small set may take: each step of a scan takes some.
+/// Looks at words that a call on a small set or queue may take: each step of a scan takes some.
 const MOST: u64 = 40 << 24;
 
 pub fn bounded(work: impl FnOnce()) -> u64 {

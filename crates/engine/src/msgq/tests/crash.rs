@@ -140,6 +140,11 @@ fn receive(process: usize, mtype: i64) -> Step {
     Step::Receive { process, want }
 }
 
+const TAKES: Step = Step::Take {
+    nth: 0,
+    keeps: false,
+};
+
 /// What was before, in a queue of so many bytes, and the call at which process 0 dies.
 fn scenarios() -> Vec<(&'static str, u64, Vec<Step>, Step)> {
     let full = || vec![send(1, 1, 60), send(1, 2, 40)];
@@ -184,13 +189,22 @@ fn scenarios() -> Vec<(&'static str, u64, Vec<Step>, Step)> {
             "takes what it was handed",
             1000,
             vec![receive(0, 0), send(1, 1, 8)],
-            Step::Take { nth: 0 },
+            TAKES,
         ),
         (
             "takes a long one",
             2000,
             vec![receive(0, 0), send(1, 1, 800)],
-            Step::Take { nth: 0 },
+            TAKES,
+        ),
+        (
+            "takes a long one for a handler",
+            2000,
+            vec![receive(0, 0), send(1, 1, 800)],
+            Step::Take {
+                nth: 0,
+                keeps: true,
+            },
         ),
         (
             "takes what another wants too",
@@ -201,7 +215,7 @@ fn scenarios() -> Vec<(&'static str, u64, Vec<Step>, Step)> {
                 receive(2, 1),
                 Step::Sleep { nth: 1 },
             ],
-            Step::Take { nth: 0 },
+            TAKES,
         ),
         (
             "gives up sending",
@@ -245,7 +259,7 @@ fn a_death_at_any_store_leaves_a_message_there_whole_or_not_at_all() {
 }
 
 #[test]
-fn a_death_over_receivers_with_too_little_room_leaves_the_message_whole_or_not_at_all() {
+fn a_death_at_any_store_over_receivers_with_too_little_room_leaves_the_message_whole_or_not() {
     let narrow = |process| Step::Receive {
         process,
         want: Want::new(1, false, 3),

@@ -31,9 +31,11 @@ pub enum Step {
     Interrupt {
         nth: usize,
     },
-    /// One who was served takes the result.
+    /// One who was served takes the result; `keeps`: and gives its record back afterwards, as who has a
+    /// signal's handler run in between.
     Take {
         nth: usize,
+        keeps: bool,
     },
     SetLimit {
         qbytes: u64,
@@ -190,10 +192,12 @@ impl Driver {
                 }
                 Did::Left(of.name)
             }
-            Step::Take { nth } => match self.nth(nth, queue, |post| post == waiter::POSTED) {
-                Some(of) => self.take_result(queue, of),
-                None => Did::Nothing,
-            },
+            Step::Take { nth, keeps } => {
+                match self.nth(nth, queue, |post| post == waiter::POSTED) {
+                    Some(of) => self.take_result(queue, of, keeps),
+                    None => Did::Nothing,
+                }
+            }
             Step::SetLimit { qbytes } => {
                 let around = Around::of(1);
                 let mut locked = queue.try_lock(token_of(lives[0]), &around).unwrap();
@@ -299,12 +303,16 @@ impl Driver {
         }
     }
 
-    pub fn take_result<C: Cell64>(&mut self, queue: &Queue<'_, C>, of: Waiter) -> Did {
+    fn take_result<C: Cell64>(&mut self, queue: &Queue<'_, C>, of: Waiter, keeps: bool) -> Did {
         let around = Around::of(domain_of(of.process));
         let token = token_of(of.process);
         let mut text = Text::default();
         let mut locked = queue.try_lock(token, &around).unwrap();
-        let taken = locked.take(of.index, token, &mut text);
+        let taken = if keeps {
+            locked.take_and_keep(of.index, token, &mut text)
+        } else {
+            locked.take(of.index, token, &mut text)
+        };
         if let Taken::Again(Some(message)) = taken {
             locked.free(message, token);
         }
@@ -318,6 +326,9 @@ impl Driver {
                 Did::Took(of.name, Ok(Some(got)))
             }
         };
+        if keeps {
+            queue.collect(of.index);
+        }
         self.forget(of.name);
         did
     }
@@ -354,7 +365,7 @@ pub fn step() -> impl Strategy<Value = Step> {
         3 => nth().prop_map(|nth| Step::Sleep { nth }),
         2 => nth().prop_map(|nth| Step::GiveUp { nth }),
         1 => nth().prop_map(|nth| Step::Interrupt { nth }),
-        6 => nth().prop_map(|nth| Step::Take { nth }),
+        6 => (nth(), any::<bool>()).prop_map(|(nth, keeps)| Step::Take { nth, keeps }),
         1 => (0..1500u64).prop_map(|qbytes| Step::SetLimit { qbytes }),
         1 => (1..3u32).prop_map(|domid| Step::LookAgain { domid }),
         1 => (0..PROCESSES).prop_map(|process| Step::Exit { process }),

@@ -4,20 +4,9 @@
 
 use super::*;
 use crate::region::recover::Dead;
-use crate::testing::{LIES, Liar, SEED, bounded, garbage, random};
+use crate::testing::{LIES, Liar, SEED, bounded, garbage, if_locked, random};
 use proptest::prelude::*;
 use vshmem_abi::region;
-
-fn locked<'a>(
-    queue: &Queue<'a, Liar>,
-    around: &Around,
-    work: impl FnOnce(&mut Locked<'a, '_, Liar, Around>),
-) {
-    if let Some(mut locked) = queue.try_lock(caller(1).token, around) {
-        work(&mut locked);
-        locked.unlock();
-    }
-}
 
 /// Looks at all of a text, of which there may not be more than its size.
 fn read(queue: &Queue<'_, Liar>, message: u32, size: u32) {
@@ -40,11 +29,11 @@ fn anything(queue: &Queue<'_, Liar>, around: &Around) {
     let room = [0, 80, 2000, Want::CUT][random() as usize % 4];
     let want = Want::new((random() % 7) as i64 - 3, random().is_multiple_of(2), room);
     let mut text = Text::default();
-    match random() % 13 {
-        0 => locked(queue, around, |locked| {
+    match random() % 14 {
+        0 => if_locked(queue, around, |locked| {
             locked.send_small(mtype, &text, size.min(72), &by);
         }),
-        1 => locked(queue, around, |locked| {
+        1 => if_locked(queue, around, |locked| {
             if let Some(message) = locked.hold(size, mtype, by.token) {
                 read(queue, message, size);
                 if locked.send(message, &by) == Sent::Full {
@@ -52,7 +41,7 @@ fn anything(queue: &Queue<'_, Liar>, around: &Around) {
                 }
             }
         }),
-        2 | 3 => locked(queue, around, |locked| {
+        2 | 3 => if_locked(queue, around, |locked| {
             match locked.receive(&want, &by, &mut text) {
                 Received::Nothing => _ = locked.wait_to_receive(&want, &by, 3),
                 Received::Small { size, .. } => assert!(size as usize <= INLINE && size <= room),
@@ -64,20 +53,29 @@ fn anything(queue: &Queue<'_, Liar>, around: &Around) {
                 Received::TooBig => {}
             }
         }),
-        4 => locked(queue, around, |locked| _ = locked.give_up(index, by.token)),
-        5 => locked(queue, around, |locked| {
+        4 => if_locked(queue, around, |locked| _ = locked.give_up(index, by.token)),
+        5 => if_locked(queue, around, |locked| {
             locked.interrupt(index, by.token, libc::EINTR);
         }),
-        6 => locked(queue, around, |locked| {
+        6 => if_locked(queue, around, |locked| {
             if let Taken::Received(Received::Large { message, size, .. }) =
                 locked.take(index, by.token, &mut text)
             {
                 read(queue, message, size);
             }
         }),
-        7 => locked(queue, around, |locked| locked.free(message, by.token)),
-        8 => locked(queue, around, |locked| locked.set_limit(random() % 3000, 5)),
-        9 => locked(queue, around, |locked| {
+        12 => {
+            if_locked(queue, around, |locked| {
+                let taken = locked.take_and_keep(index, by.token, &mut text);
+                if let Taken::Received(Received::Large { message, size, .. }) = taken {
+                    read(queue, message, size);
+                }
+            });
+            queue.collect(index);
+        }
+        7 => if_locked(queue, around, |locked| locked.free(message, by.token)),
+        8 => if_locked(queue, around, |locked| locked.set_limit(random() % 3000, 5)),
+        9 => if_locked(queue, around, |locked| {
             locked.look_again(1 + random() as u32 % 2)
         }),
         10 => drop(queue.clean_up(DAEMON, Dead::Client(by.token), 5, around)),
@@ -87,7 +85,7 @@ fn anything(queue: &Queue<'_, Liar>, around: &Around) {
             let _ = (queue.fall_asleep(index), queue.may_concern(by.token));
             queue.post_gone(random() as u32);
             assert!((0..=133).contains(&queue.result(index)));
-            locked(queue, around, |locked| {
+            if_locked(queue, around, |locked| {
                 if let Some((message, _, size)) = locked.peek(random() as i64 % 9) {
                     read(queue, message, size);
                 }

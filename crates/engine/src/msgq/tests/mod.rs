@@ -95,6 +95,44 @@ fn short_and_long_texts_go_through_the_queue_whole() {
 }
 
 #[test]
+fn a_region_without_room_takes_no_more_and_has_lost_nothing_when_there_is_room_again() {
+    let words = new_words(4000);
+    let queue = Queue::new(&words, SMALL).unwrap();
+    let around = Around::of(1);
+    let by = caller(1);
+    let mut locked = queue.try_lock(by.token, &around).unwrap();
+    // Blocks are used up before headers.
+    let long: Vec<_> = std::iter::from_fn(|| locked.hold(2500, 1, by.token)).collect();
+    assert_eq!(long.len() as u32, SMALL.all_blocks() / 5);
+    let short: Vec<_> = std::iter::from_fn(|| locked.hold(8, 1, by.token)).collect();
+    assert_eq!((long.len() + short.len()) as u32, SMALL.headers());
+    let text = Text::default();
+    assert_eq!(locked.send_small(1, &text, 8, &by), Sent::NoRoom);
+    assert_eq!(
+        locked.send(short[0], &caller(2)),
+        Sent::NoRoom,
+        "not its own"
+    );
+    let mut waits = 0;
+    while locked
+        .wait_to_receive(&Want::new(9, false, 0), &by, 0)
+        .is_some()
+    {
+        waits += 1;
+    }
+    assert_eq!(waits, SMALL.waiters);
+    assert_eq!(locked.wait_to_send(long[0], &by, 0), None);
+    assert_eq!(locked.send(short[0], &by), Sent::Done);
+    for message in long.into_iter().chain(short) {
+        locked.free(message, by.token);
+    }
+    assert_eq!(locked.send_small(1, &text, 8, &by), Sent::Done);
+    locked.unlock();
+    assert_eq!(queue.status().qnum, 2);
+    sound::check(&queue);
+}
+
+#[test]
 fn the_message_of_a_number_is_shown_and_stays() {
     let words = new_words(4000);
     let queue = Queue::new(&words, SMALL).unwrap();

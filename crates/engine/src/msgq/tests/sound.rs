@@ -2,26 +2,9 @@
 //! What is true of a queue that nobody works on.
 
 use super::*;
-use crate::region::line::Line;
+use crate::testing::{check_quiet, walk};
 use vshmem_abi::msgq::{CHECK, SENDS, TYPES, wants};
 use vshmem_abi::region;
-
-/// Members of a list in order, of which the links must fit both ways.
-fn walk<C: Cell64>(queue: &Queue<'_, C>, line: Line) -> Vec<u32> {
-    let (first, last) = halves(queue.load(line.ends));
-    let mut members = Vec::new();
-    let (mut at, mut before) = (first, 0);
-    while at != 0 {
-        let index = line.named(at).expect("a record");
-        assert!(members.len() < line.most as usize, "a ring");
-        let (next, previous) = halves(queue.load(line.link(index)));
-        assert_eq!(previous, before, "link back of {index}");
-        members.push(index);
-        (before, at) = (at, next);
-    }
-    assert_eq!(last, before, "last of a list");
-    members
-}
 
 fn messages<C: Cell64>(queue: &Queue<'_, C>) -> Vec<u32> {
     walk(queue, queue.messages())
@@ -65,15 +48,7 @@ fn named<C: Cell64>(queue: &Queue<'_, C>, index: u32) -> Option<u32> {
 
 /// Asserts it.
 pub fn check<C: Cell64>(queue: &Queue<'_, C>) {
-    let quiet = [
-        region::LOCK,
-        region::JOURNALED,
-        region::INTENT,
-        region::POSTING,
-    ];
-    for word in quiet {
-        assert_eq!(queue.load(word), 0, "word {word}");
-    }
+    check_quiet(queue);
     let state = |message| queue.message_at(message).expect("a header");
     // Headers: each in one place.
     let mut headers = Vec::new();

@@ -10,6 +10,7 @@ use crate::region::Surroundings;
 use crate::region::recover::Dead;
 use loom::sync::{Arc, Mutex};
 use loom::thread::spawn;
+use std::sync::atomic::AtomicUsize;
 use vshmem_abi::region;
 
 const TINY: Shape = Shape {
@@ -28,6 +29,9 @@ struct World {
     futexes: Vec<Futex>,
     /// As in the models of sets: three that try for the lock show nothing that two do not.
     turn: Mutex<()>,
+    /// How many have begun to wait, and were woken.
+    waits: AtomicUsize,
+    wakes: AtomicUsize,
 }
 
 impl Surroundings for World {
@@ -40,6 +44,7 @@ impl Surroundings for World {
     }
 
     fn wake(&self, waiter: u32) {
+        self.wakes.fetch_add(1, Relaxed);
         self.futexes[waiter as usize].wake();
     }
 }
@@ -60,6 +65,8 @@ impl World {
             words: (0..TINY.words()).map(word).collect(),
             futexes: (0..TINY.waiters).map(|_| Futex::default()).collect(),
             turn: Mutex::new(()),
+            waits: AtomicUsize::new(0),
+            wakes: AtomicUsize::new(0),
         };
         world.queue().init(7);
         world.queue().set_qbytes(qbytes);
@@ -68,6 +75,11 @@ impl World {
 
     fn queue(&self) -> Queue<'_, Word> {
         Queue::new(&self.words, TINY).unwrap()
+    }
+
+    fn waits(&self, index: Option<u32>) -> u32 {
+        self.waits.fetch_add(1, Relaxed);
+        index.expect("room")
     }
 
     /// Does something under the lock.
@@ -94,7 +106,7 @@ impl World {
         }
         self.locked(serial, |locked| match locked.send(message, &by) {
             Sent::Done => Ok(()),
-            Sent::Full => Err(locked.wait_to_send(message, &by, 0).expect("room")),
+            Sent::Full => Err(self.waits(locked.wait_to_send(message, &by, 0))),
             Sent::NoRoom => panic!("no room"),
         })
     }
@@ -104,9 +116,9 @@ impl World {
         let mut text = Text::default();
         let begun = self.locked(serial, |locked| {
             match locked.receive(&want, &caller(serial), &mut text) {
-                Received::Nothing => Err(locked
-                    .wait_to_receive(&want, &caller(serial), 0)
-                    .expect("room")),
+                Received::Nothing => {
+                    Err(self.waits(locked.wait_to_receive(&want, &caller(serial), 0)))
+                }
                 received => Ok(received),
             }
         })?;
@@ -131,14 +143,18 @@ impl World {
         }
     }
 
-    /// Sleeps until told, and takes what came of the wait: 0 for who has sent.
+    /// Sleeps until told, and takes what came of the wait: 0 for who has sent. Who is told that the queue
+    /// is gone takes nothing.
     fn finish(&self, serial: u64, index: u32) -> Result<u64, Taken> {
         let queue = self.queue();
         while queue.look(index) <= waiter::ASLEEP && queue.fall_asleep(index) {
             let still = || queue.post(index).load(Relaxed) == waiter::ASLEEP;
             self.futexes[index as usize].wait(still);
         }
-        assert_eq!(queue.look(index), waiter::POSTED);
+        match queue.look(index) {
+            waiter::GONE => return Err(Taken::Failed(libc::EIDRM)),
+            told => assert_eq!(told, waiter::POSTED),
+        }
         let mut text = Text::default();
         let token = caller(serial).token;
         match self.locked(serial, |locked| locked.take(index, token, &mut text)) {
@@ -163,6 +179,8 @@ impl World {
         sound::check(&self.queue());
         let status = self.queue().status();
         assert_eq!((status.qnum, status.cbytes), (0, 0));
+        // Nobody is woken twice, or without waiting.
+        assert!(self.wakes.load(Relaxed) <= self.waits.load(Relaxed));
     }
 }
 
@@ -192,6 +210,26 @@ fn a_sender_that_waits_is_let_in_whenever_there_is_room() {
         assert_eq!(world.receive(2, 1), 1);
         world.check_empty();
     });
+}
+
+#[test]
+fn of_two_senders_each_message_is_received_once() {
+    for qbytes in [8, 16] {
+        explore("two senders", 2, move || {
+            let world = World::new(qbytes);
+            let senders = [1, 2].map(|serial| {
+                let own = world.clone();
+                spawn(move || own.send(serial, 1, 8))
+            });
+            let mut got = [world.receive(3, 0), world.receive(3, 0)];
+            got.sort_unstable();
+            assert_eq!(got, [1, 2]);
+            for sends in senders {
+                sends.join().unwrap();
+            }
+            world.check_empty();
+        });
+    }
 }
 
 #[test]
@@ -229,6 +267,42 @@ fn who_has_to_look_again_has_been_given_nothing() {
             }
         }
         world.check_empty();
+    });
+}
+
+#[test]
+fn a_receiver_of_a_queue_that_goes_has_the_message_or_is_told() {
+    explore("gone", 3, || {
+        let world = World::new(1000);
+        let index = world.begin_receive(1, 0).unwrap_err();
+        let own = world.clone();
+        let waits = spawn(move || own.finish(1, index));
+        let own = world.clone();
+        let ends = spawn(move || {
+            if own.queue().post_gone(index) {
+                own.wake(index);
+            }
+        });
+        world.send(2, 1, 8);
+        ends.join().unwrap();
+        match waits.join().unwrap() {
+            Ok(sender) => assert_eq!(sender, 2),
+            Err(taken) => assert_eq!(taken, Taken::Failed(libc::EIDRM)),
+        }
+        assert!(world.wakes.load(Relaxed) <= 1);
+    });
+}
+
+#[test]
+fn a_receiver_that_was_served_before_the_queue_went_has_the_message() {
+    explore("served, then gone", 3, || {
+        let world = World::new(1000);
+        let index = world.begin_receive(1, 0).unwrap_err();
+        let own = world.clone();
+        let waits = spawn(move || own.finish(1, index));
+        world.send(2, 1, 8);
+        assert!(!world.queue().post_gone(index));
+        assert_eq!(waits.join().unwrap(), Ok(2));
     });
 }
 

@@ -3,21 +3,9 @@
 //! outside is asked for ([`Set::at`] would say so), and every call ends after a bounded time.
 
 use super::*;
-use crate::testing::{LIES, Liar, SEED, bounded, garbage, random};
+use crate::testing::{LIES, Liar, SEED, bounded, garbage, if_locked, random};
 use proptest::prelude::*;
 use std::sync::atomic::Ordering;
-
-/// A call that ends with `unlock`, if the lock can be had.
-fn locked<'a>(
-    set: &Set<'a, Liar>,
-    around: &Around,
-    work: impl FnOnce(&mut Locked<'a, '_, Liar, Around>),
-) {
-    if let Some(mut locked) = set.try_lock(call(1).caller.token, around) {
-        work(&mut locked);
-        locked.unlock();
-    }
-}
 
 /// One of all the calls there are.
 fn anything(set: &Set<'_, Liar>, around: &Around) {
@@ -33,26 +21,26 @@ fn anything(set: &Set<'_, Liar>, around: &Around) {
         .collect();
     let token = call(1 + random() % 3).caller.token;
     match random() % 12 {
-        0..3 => locked(set, around, |locked| {
+        0..3 => if_locked(set, around, |locked| {
             let record = locked.undo_record(token, 3);
             let call = Call { record, ..call(1) };
             if let Outcome::Blocked(place) = locked.semop(&ops, &call) {
                 locked.wait(&ops, &call, 3, place);
             }
         }),
-        3 => locked(set, around, |locked| {
+        3 => if_locked(set, around, |locked| {
             locked.give_up(index, token);
         }),
-        4 => locked(set, around, |locked| {
+        4 => if_locked(set, around, |locked| {
             locked.interrupt(index, token, libc::EINTR);
         }),
-        5 => locked(set, around, |locked| {
+        5 => if_locked(set, around, |locked| {
             locked.set_value(num, 1, call(1).caller.who, 5);
         }),
-        6 => locked(set, around, |locked| {
+        6 => if_locked(set, around, |locked| {
             locked.set_all(&[1, 0, 2], call(1).caller.who, 5);
         }),
-        7 => locked(set, around, |locked| {
+        7 => if_locked(set, around, |locked| {
             assert!((0..=0xffff).contains(&locked.get_value(num)));
             let most = set.shape.waiters;
             assert!(locked.get_count(num, true) <= most && locked.get_count(num, false) <= most);
@@ -129,7 +117,7 @@ fn queues_that_lead_back_to_themselves_hold_nobody_up_for_long() {
     for (ops, values) in calls {
         let words: Vec<_> = new_words(shape).into_iter().map(Liar).collect();
         let set = Set::new(&words, shape).unwrap();
-        locked(&set, &around, |locked| {
+        if_locked(&set, &around, |locked| {
             let first = locked.wait(ops, &call(1), 0, 0).unwrap();
             let at = set.waiter(first);
             for link in [waiter::LINK, waiter::SEM_LINK] {
@@ -140,7 +128,7 @@ fn queues_that_lead_back_to_themselves_hold_nobody_up_for_long() {
             }
         });
         let work = || {
-            locked(&set, &around, |locked| {
+            if_locked(&set, &around, |locked| {
                 _ = locked.scan(scan::Changed::Anything)
             })
         };

@@ -2,39 +2,16 @@
 //! What is true of a set that nobody works on.
 
 use super::*;
+use crate::testing::{check_quiet, walk};
 use std::collections::{HashMap, HashSet};
 use vshmem_abi::limits::SEMVMX;
 use vshmem_abi::set::undo;
 
-/// Members of a queue in order, of which the links must fit both ways.
-fn walk<C: Cell64>(set: &Set<'_, C>, ends: usize, link: usize) -> Vec<u32> {
-    let (first, last) = halves(set.load(ends));
-    let mut members = Vec::new();
-    let (mut at, mut before) = (first, 0);
-    while at != 0 {
-        let index = at - 1;
-        assert!(index < set.shape.waiters && members.len() < set.shape.waiters as usize);
-        let (next, previous) = halves(set.load(set.waiter(index) + link));
-        assert_eq!(previous, before, "link back of waiter {index}");
-        members.push(index);
-        (before, at) = (at, next);
-    }
-    assert_eq!(last, before, "last of a queue");
-    members
-}
-
 /// Asserts it.
 pub fn check<C: Cell64>(set: &Set<'_, C>) {
     let shape = set.shape;
-    for word in [
-        region::LOCK,
-        region::JOURNALED,
-        region::INTENT,
-        region::POSTING,
-    ] {
-        assert_eq!(set.load(word), 0, "word {word}");
-    }
-    let all = walk(set, region::QUEUE, waiter::LINK);
+    check_quiet(set);
+    let all = walk(set, set.line_of_waiters(waiter::LINK, region::QUEUE));
     let mut by_sem: HashMap<u32, Vec<u32>> = HashMap::new();
     let mut complex = 0;
     for &index in &all {
@@ -53,7 +30,8 @@ pub fn check<C: Cell64>(set: &Set<'_, C>) {
         "counts"
     );
     for num in 0..shape.sems {
-        let own = walk(set, set.sem_queue(num), waiter::SEM_LINK);
+        let line = set.line_of_waiters(waiter::SEM_LINK, set.sem_queue(num));
+        let own = walk(set, line);
         assert_eq!(own, by_sem.remove(&num).unwrap_or_default(), "queue {num}");
         assert!((set.load(set.sem(num)) & 0xffff) as i32 <= SEMVMX);
     }
@@ -70,19 +48,13 @@ fn check_records<C: Cell64>(set: &Set<'_, C>, queued: &[u32]) {
         let state = set.load(at + waiter::STATE);
         let count = (state >> 16) as u16 as usize;
         match state & 0xff {
-            waiter::FREE => {
-                assert_eq!(state, waiter::FREE);
-                continue;
-            }
+            waiter::FREE => continue,
             waiter::QUEUED => {
                 assert!(queued.contains(&index), "waiter {index} is in no queue");
-                assert!([waiter::AWAKE, waiter::ASLEEP].contains(&set.look(index)));
                 assert!((set.load(at + waiter::OUTCOME) as usize) < count);
             }
-            waiter::DONE => assert_eq!(set.look(index), waiter::POSTED, "waiter {index}"),
-            other => panic!("state {other} of waiter {index}"),
+            _ => {}
         }
-        assert!(index < set.load(region::WAITER_HIGH) as u32);
         assert!((1..=shape.ops as usize).contains(&count));
         match ((state >> 32) as u32).checked_sub(1) {
             Some(long) => {
@@ -157,7 +129,7 @@ impl Seen {
         undo.sort();
         Self {
             sems: (0..shape.sems).map(|num| set.load(set.sem(num))).collect(),
-            waiting: walk(set, region::QUEUE, waiter::LINK)
+            waiting: walk(set, set.line_of_waiters(waiter::LINK, region::QUEUE))
                 .into_iter()
                 .map(|index| (token(index), ops(index)))
                 .collect(),
