@@ -48,7 +48,7 @@ pub trait Call {
     /// is interrupted.
     const CANCELLABLE: bool;
 
-    /// Whether it goes on after a stop of the process.
+    /// Whether it begins again after a stop of the process.
     const RESTARTS: bool;
 
     /// Takes what came of the wait at `index`, which has ended, and frees the record. Called in a critical
@@ -303,15 +303,14 @@ impl<C: Call> Waiting<'_, C> {
         } else {
             self.sleep(deadline)
         };
-        let (gives_up, mut errno) = match stopped {
-            Stop::Told => (false, libc::EIDRM),
-            Stop::Because(errno) => (true, errno),
-            Stop::Gone(errno) => (false, errno),
+        let mut errno = match stopped {
+            Stop::Told | Stop::Restart => libc::EIDRM,
+            Stop::Because(errno) | Stop::Gone(errno) => errno,
         };
         // From here on the thread is in a critical section: no handler runs until all is put away.
         let around = self.own.around();
         let mut locked = None;
-        if C::LOCKED || gives_up {
+        if C::LOCKED || matches!(stopped, Stop::Because(_)) {
             match self.own.lock_soon(thread, &around) {
                 Ok(held) => locked = Some(held),
                 // The construct is gone, or `vshmemd` is.
@@ -321,7 +320,7 @@ impl<C: Call> Waiting<'_, C> {
         if locked.is_none() && !thread.enter() {
             return Came::Result(failed(libc::EINTR));
         }
-        let came = self.end(thread, gives_up, locked, errno);
+        let came = self.end(thread, &stopped, locked, errno);
         self.put_away(thread);
         thread.leave();
         came
@@ -332,7 +331,7 @@ impl<C: Call> Waiting<'_, C> {
     fn end(
         &self,
         thread: &Thread,
-        gives_up: bool,
+        stopped: &Stop,
         mut locked: Option<Held<'_, C::Kind>>,
         mut errno: c_int,
     ) -> Came {
@@ -350,12 +349,20 @@ impl<C: Call> Waiting<'_, C> {
             give_back(locked);
             return Came::Result(ended);
         }
-        if gives_up && let Some(held) = &mut locked {
-            if held.give_up(self.index, self.own.process.token()) {
-                give_back(locked);
-                return Came::Result(failed(errno));
+        let token = self.own.process.token();
+        match (stopped, &mut locked) {
+            (Stop::Because(_), Some(held)) => {
+                if held.give_up(self.index, token) {
+                    give_back(locked);
+                    return Came::Result(failed(errno));
+                }
+                errno = libc::EIDRM;
             }
-            errno = libc::EIDRM;
+            (Stop::Restart, Some(held)) => {
+                // The call begins again, unless it was done before.
+                held.interrupt(self.index, token, libc::EAGAIN);
+            }
+            _ => {}
         }
         if !C::LOCKED {
             give_back(locked.take());
@@ -462,7 +469,7 @@ impl<C: Call> Waiting<'_, C> {
                 Slept::Woken | Slept::Changed => {}
                 Slept::TimedOut if is_last => return Stop::Because(libc::EAGAIN),
                 Slept::TimedOut => {}
-                Slept::Restarted if C::RESTARTS => {}
+                Slept::Restarted if C::RESTARTS => return Stop::Restart,
                 Slept::Interrupted | Slept::Restarted => return Stop::Because(libc::EINTR),
             }
         }
@@ -475,6 +482,8 @@ enum Stop {
     Told,
     /// It gives up, with this errno if there is no result.
     Because(c_int),
+    /// The kernel would begin the call again, behind all who wait.
+    Restart,
     /// There is nothing to wait for any more.
     Gone(c_int),
 }

@@ -22,8 +22,6 @@
 //! - **Empty undo.** Who asked for `SEM_UNDO` without permission, or on a semaphore that there is not,
 //!   has an undo in the kernel, without adjustments, and its end counts as an operation: `sem_otime` of the set is not compared from then
 //!   on.
-//! - **Stops in a line.** The kernel takes who is stopped while it waits at a queue out of the line, and puts
-//!   it behind all others when it goes on; routed it keeps its place. Who is stopped waits alone.
 //! - **Limits of grants** are raised out of the way: scripts make segments that no domain could grant.
 
 use super::script::{Call, Id};

@@ -184,12 +184,6 @@ impl sleepers::Own for Call {
         }
     }
 
-    /// In the kernel who is stopped is behind all others when it goes on ([`crate::conform::accept`],
-    /// stops in a line).
-    fn may_be_stopped(sleepers: &[&Sleeper<Self>]) -> bool {
-        sleepers.len() <= 1
-    }
-
     fn field(name: &str, _id: i32, (): &()) -> Meaning {
         match name {
             "key" => Meaning::Key,

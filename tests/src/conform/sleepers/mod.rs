@@ -96,11 +96,6 @@ pub trait Own: Clone + fmt::Debug + fmt::Display + Send + Sync + 'static {
         true
     }
 
-    /// Whether one of those who sleep in calls on the same construct may be stopped.
-    fn may_be_stopped(_sleepers: &[&Sleeper<Self>]) -> bool {
-        true
-    }
-
     /// It was called on `id` and failed with `errno`.
     fn failed(&self, _id: i32, _errno: &str, _notes: &mut Self::Notes) {}
 

@@ -132,10 +132,6 @@ impl<'a, O: Own> Run<'a, O> {
                 }
             }
             Call::Signal { signal } => {
-                let sleeper = live.known.sleeps_in.as_ref().expect("chosen as it sleeps");
-                if *signal == Signal::Stop && !O::may_be_stopped(&self.sleepers(sleeper.id)) {
-                    return UNCERTAIN.to_owned();
-                }
                 match signal {
                     Signal::Handled => live.process.signal(Number::USR1),
                     Signal::Restarting => live.process.signal(Number::USR2),
