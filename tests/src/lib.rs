@@ -230,9 +230,15 @@ const WAITING: [i64; 5] = [
 ];
 
 /// Whether a process sleeps in a call that waits for others: natively that is the call itself, routed
-/// a futex.
+/// a futex. The number of the call is not enough: one that was woken, but that its processor has not
+/// taken up yet, still has that number, while its state is no longer `S`.
 pub fn sleeps(pid: i32) -> bool {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
-    let number = text.split(' ').next().and_then(|word| word.parse().ok());
-    number.is_some_and(|number: i64| WAITING.contains(&number))
+    let read = |file| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    let call = read("syscall");
+    let number = call.split(' ').next().and_then(|word| word.parse().ok());
+    let waiting = number.is_some_and(|number: i64| WAITING.contains(&number));
+    // The state follows the name, which may have anything in it, in parentheses.
+    let stat = read("stat");
+    let state = stat.rsplit_once(") ").map(|(_, rest)| rest);
+    waiting && state.is_some_and(|rest| rest.starts_with('S'))
 }
