@@ -8,6 +8,7 @@
 
 pub mod channel;
 pub mod doorbell;
+pub mod grants;
 pub mod ids;
 pub mod keys;
 pub mod layout;
