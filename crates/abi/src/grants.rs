@@ -41,6 +41,28 @@ pub struct DirectoryPage {
 // SAFETY: repr(C), atomics only, the size below shows that there is no padding.
 unsafe impl Shared for DirectoryPage {}
 
+/// How a region is mapped from the descriptor that stands for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u32)]
+pub enum How {
+    /// The descriptor is the memory: it is mapped, from offset 0 on.
+    #[default]
+    Direct = 0,
+    /// The descriptor is a grant list, see [`ListHead`].
+    Grants = 1,
+}
+
+impl How {
+    /// What a peer's number stands for, if anything.
+    pub const fn from_raw(raw: u32) -> Option<Self> {
+        match raw {
+            0 => Some(Self::Direct),
+            1 => Some(Self::Grants),
+            _ => None,
+        }
+    }
+}
+
 /// In `flags` of a [`DirectoryPage`] and of a [`ListHead`]: the grants permit reading only, so that
 /// mapping them for writing fails.
 pub const READ_ONLY: u32 = 1;
