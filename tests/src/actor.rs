@@ -4,11 +4,14 @@
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::os::fd::AsFd;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
+use crate::guests::{self, Ask};
 use crate::program::in_own_namespace;
 use crate::{World, cc, sleeps, wait_until};
 
@@ -88,9 +91,23 @@ impl Actor {
         actor
     }
 
-    /// Its pid.
+    /// Its pid, in its own domain.
     pub fn pid(&self) -> i32 {
-        self.child.id().cast_signed()
+        match guests::far(self.child.id()) {
+            Some(far) => far.pid,
+            None => self.child.id().cast_signed(),
+        }
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        match guests::far(self.child.id()) {
+            Some(far) => {
+                let (pid, signal) = (far.pid, signal as i32);
+                far.ask(&Ask::Signal { pid, signal });
+            }
+            None => kill(Pid::from_raw(self.pid()), signal).expect("kill"),
+        }
     }
 
     /// What it wrote to stderr so far.
@@ -130,7 +147,8 @@ impl Actor {
                 "{request}: {:?}",
                 self.answer(request)
             );
-            seen = if sleeps(self.pid()) { seen + 1 } else { 0 };
+            let sleeps = sleeps(self.child.id().cast_signed());
+            seen = if sleeps { seen + 1 } else { 0 };
             seen == 3
         });
     }
@@ -228,8 +246,11 @@ impl Actor {
     }
 
     fn end(&mut self) {
-        // One that has ended already is fine.
-        let _ = self.child.kill();
+        // One that has ended already is fine. What stands for one in another guest ends after it.
+        match guests::far(self.child.id()) {
+            Some(_) => self.signal(Signal::SIGKILL),
+            None => drop(self.child.kill()),
+        }
         let _ = self.child.wait();
     }
 }

@@ -4,7 +4,11 @@
 
 pub mod actor;
 pub mod conform;
+pub mod guests;
 pub mod program;
+mod world;
+
+pub use world::World;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -38,8 +42,17 @@ pub fn bin(name: &str) -> PathBuf {
     path
 }
 
-/// Compiles `tests/c/NAME.c` (once a change of its source or of a header) and returns the program.
+/// Whether this runs in a guest, among others ([`guests`]).
+pub fn in_guests() -> bool {
+    std::env::var_os(guests::ENV_GUESTS).is_some()
+}
+
+/// Compiles `tests/c/NAME.c` (once a change of its source or of a header) and returns the program. In
+/// guests, where there is no compiler, they have been compiled before.
 pub fn cc(name: &str) -> PathBuf {
+    if let Some(programs) = std::env::var_os(guests::ENV_PROGRAMS) {
+        return PathBuf::from(programs).join(name);
+    }
     let sources = root().join("tests/c");
     let source = sources.join(format!("{name}.c"));
     let out_dir = root().join("target/tests-c");
@@ -80,112 +93,6 @@ pub fn cc(name: &str) -> PathBuf {
     assert!(status.success(), "gcc failed on {}", source.display());
     std::fs::rename(&own, &program).expect("rename of the compiled program");
     program
-}
-
-/// A directory with a back-end and domains of its own; stopped and removed when dropped.
-pub struct World {
-    dir: tempfile::TempDir,
-}
-
-impl World {
-    /// A new world in which nothing runs yet.
-    #[allow(clippy::new_without_default)] // making a directory is not a default
-    pub fn new() -> Self {
-        let dir = tempfile::Builder::new()
-            .prefix("vshmem-test-")
-            .tempdir()
-            .expect("tempdir");
-        Self { dir }
-    }
-
-    /// Its directory.
-    pub fn dir(&self) -> &Path {
-        self.dir.path()
-    }
-
-    /// The `vshmem` command with a subcommand, in this world.
-    pub fn vshmem(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(bin("vshmem"));
-        command.env("VSHMEM_DIR", self.dir()).args(args);
-        command
-    }
-
-    /// A command that runs `program` in `domain` with `keys` routed; arguments can be added.
-    pub fn run(&self, domain: &str, keys: &str, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        let mut command = self.vshmem(&["run", "--domain", domain, "--keys", keys, "--"]);
-        command.arg(program);
-        command
-    }
-
-    /// Starts the back-end and the daemon of `domain`.
-    pub fn up(&self, domain: &str) {
-        succeed(self.run(domain, "all", "true"));
-    }
-
-    /// The plain form, without the `vshmem` command: `LD_PRELOAD` and variables only. The daemon
-    /// has to be up already.
-    pub fn preload(
-        &self,
-        domain: &str,
-        keys: &str,
-        program: impl AsRef<std::ffi::OsStr>,
-    ) -> Command {
-        let mut command = Command::new(program);
-        command
-            .env("LD_PRELOAD", bin("libvshmem.so"))
-            .env("VSHMEM_DIR", self.dir())
-            .env("VSHMEM_DOMAIN", domain)
-            .env("VSHMEM_KEYS", keys);
-        command
-    }
-
-    /// The pid of a domain's `vshmemd`, or with `backend` of the back-end.
-    pub fn pid(&self, name: &str) -> i32 {
-        let path = self.dir().join(format!("{name}.pid"));
-        let text = std::fs::read_to_string(&path).expect("pid file");
-        text.trim().parse().expect("a pid")
-    }
-
-    /// Sends a signal to a daemon, by name as in [`World::pid`].
-    pub fn kill(&self, name: &str, signal: nix::sys::signal::Signal) {
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.pid(name)), signal).expect("kill");
-    }
-
-    /// Sends `SIGKILL` to a daemon and waits until it is gone.
-    pub fn kill_and_wait(&self, name: &str) {
-        let pid = nix::unistd::Pid::from_raw(self.pid(name));
-        self.kill(name, nix::sys::signal::Signal::SIGKILL);
-        wait_until(
-            "the killed daemon is gone",
-            || match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
-                // A zombie waits for a parent that a container may not have: it is gone all the same.
-                Ok(stat) => stat
-                    .rsplit(')')
-                    .next()
-                    .is_some_and(|rest| rest.trim_start().starts_with('Z')),
-                Err(_) => true,
-            },
-        );
-    }
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            for entry in std::fs::read_dir(self.dir())
-                .into_iter()
-                .flatten()
-                .flatten()
-            {
-                if entry.path().extension().is_some_and(|e| e == "log") {
-                    let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
-                    eprintln!("--- {}\n{text}", entry.path().display());
-                }
-            }
-        }
-        // Nothing to stop is fine: not every test starts a daemon.
-        let _ = self.vshmem(&["down", "--all", "--force"]).output();
-    }
 }
 
 /// Runs a command and returns its output; fails the test when it does.
@@ -233,6 +140,12 @@ const WAITING: [i64; 5] = [
 /// a futex. The number of the call is not enough: one that was woken, but that its processor has not
 /// taken up yet, still has that number, while its state is no longer `S`.
 pub fn sleeps(pid: i32) -> bool {
+    if let Some(far) = guests::far(pid.cast_unsigned()) {
+        return matches!(
+            far.ask(&guests::Ask::Sleeps(far.pid)),
+            guests::Answer::Is(true)
+        );
+    }
     let read = |file| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
     let call = read("syscall");
     let number = call.split(' ').next().and_then(|word| word.parse().ok());

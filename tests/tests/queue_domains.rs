@@ -4,8 +4,7 @@
 
 use libc::IPC_NOWAIT;
 use nix::errno::Errno;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use vshmem_tests::actor::Actor;
 use vshmem_tests::program::is_root;
 use vshmem_tests::{World, wait_until};
@@ -215,7 +214,7 @@ fn a_signal_ends_the_wait_whatever_the_domain_of_the_queue() {
     for request in [receive(id, 2), format!("send {id} 2 11 0 0")] {
         for _ in 0..20 {
             b.send_to_sleep(&request);
-            kill(Pid::from_raw(b.pid()), Signal::SIGUSR1).expect("kill");
+            b.signal(Signal::SIGUSR1);
             assert_eq!(b.answer(&request), Err(Errno::EINTR));
             send(&mut a, id, [2, 4, 3]);
             assert_eq!(held(&mut b, id), (1, 4));

@@ -4,8 +4,7 @@
 
 use libc::{GETNCNT, GETPID, GETVAL, GETZCNT, IPC_RMID, SEM_UNDO, SETVAL};
 use nix::errno::Errno;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use vshmem_tests::actor::Actor;
 use vshmem_tests::{World, wait_until};
 
@@ -85,7 +84,7 @@ fn a_signal_ends_the_wait_whatever_the_domain_of_the_set() {
     b.ok(&format!("catch {}", libc::SIGUSR1));
     for _ in 0..20 {
         sleep(&mut b, &mut a, id, &down, GETNCNT);
-        kill(Pid::from_raw(b.pid()), Signal::SIGUSR1).expect("kill");
+        b.signal(Signal::SIGUSR1);
         assert_eq!(b.answer(&down), Err(Errno::EINTR));
         assert_eq!(ctl(&mut a, id, 0, GETNCNT), 0);
     }

@@ -3,12 +3,11 @@
 //! is the same whatever the calls of the script are on.
 
 use super::accept;
-use super::process::{Process, Silence};
+use super::process::{Process, Silence, Start};
 use super::run::INDENT;
 use super::script::{Birth, Buffer, Common, End, IDS, Id, Look, PROCESSES, STARTED};
 use nix::sched::{CloneFlags, unshare};
 use std::collections::HashMap;
-use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Key 1 of a script is this one's successor. Each case has an IPC namespace, and each routed
@@ -63,11 +62,12 @@ pub(super) struct Live<K> {
 
 /// All processes and the trace of what they do.
 pub(super) struct Cast<'a, K> {
-    program: &'a (dyn Fn(usize) -> Command + Sync),
+    program: &'a (dyn Fn(usize) -> Start + Sync),
     /// Those of the script, and observers after them.
     pub(super) live: Vec<Option<Live<K>>>,
-    /// By pid: in which order the process was born, and its domain.
-    born: HashMap<i32, (usize, usize)>,
+    /// By domain and pid: in which order the process was born. Domains in guests each have pids of
+    /// their own.
+    born: HashMap<(usize, i32), usize>,
     births: usize,
     /// What gets returned, by slot.
     pub(super) ids: [i32; IDS],
@@ -77,10 +77,7 @@ pub(super) struct Cast<'a, K> {
 
 impl<'a, K: Default> Cast<'a, K> {
     /// Starts the processes that run from the start, and an observer in each domain of `observers`.
-    pub(super) fn start(
-        program: &'a (dyn Fn(usize) -> Command + Sync),
-        observers: &[usize],
-    ) -> Self {
+    pub(super) fn start(program: &'a (dyn Fn(usize) -> Start + Sync), observers: &[usize]) -> Self {
         let mut cast = Self {
             program,
             live: Vec::new(),
@@ -104,7 +101,7 @@ impl<'a, K: Default> Cast<'a, K> {
     }
 
     fn enter(&mut self, number: usize, process: Process, domain: usize, known: K) {
-        self.born.insert(process.pid(), (self.births, domain));
+        self.born.insert((domain, process.pid()), self.births);
         self.births += 1;
         self.live[number] = Some(Live {
             process,
@@ -169,10 +166,19 @@ impl<'a, K: Default> Cast<'a, K> {
 
     /// The name of a pid that the process `viewer` was told.
     pub(super) fn pid(&self, viewer: usize, pid: i64) -> String {
-        match (&self.live[viewer], self.born.get(&(pid as i32))) {
-            (Some(live), Some(&(birth, domain))) => accept::pid(birth, domain, live.domain),
-            _ if pid == 0 => "0".to_owned(),
-            _ => format!("unknown {pid}"),
+        let Some(live) = &self.live[viewer] else {
+            return format!("unknown {pid}");
+        };
+        let born_in = |domain| self.born.get(&(domain, pid as i32));
+        let domains = [live.domain, 0, 1];
+        let born = domains.map(|domain| (domain, born_in(domain)));
+        match born
+            .iter()
+            .find_map(|&(domain, birth)| Some((domain, birth?)))
+        {
+            Some((domain, &birth)) => accept::pid(birth, domain, live.domain),
+            None if pid == 0 => "0".to_owned(),
+            None => format!("unknown {pid}"),
         }
     }
 
@@ -181,8 +187,10 @@ impl<'a, K: Default> Cast<'a, K> {
         if time == 0 {
             return "0".to_owned();
         }
-        // The kernel's seconds are those of its last tick, and may lag a little.
-        if time < self.began - 1 || time > now().as_secs() as i64 {
+        // The kernel's seconds are those of its last tick, and may lag a little; the clocks of guests
+        // differ by more.
+        let slack = if crate::in_guests() { 5 } else { 0 };
+        if time < self.began - 1 - slack || time > now().as_secs() as i64 + slack {
             return format!("wrong {time}");
         }
         name()
@@ -199,9 +207,9 @@ impl<'a, K: Default> Cast<'a, K> {
         if self.live[child].is_some() {
             return "lives".to_owned();
         }
-        let live = self.live[number].as_ref().expect("checked before");
+        let live = self.live[number].as_mut().expect("checked before");
         let (domain, known) = (live.domain, inherit(&live.known));
-        let born = match live.process.ask_for_child(&format!("new {}", birth as u32)) {
+        let mut born = match live.process.ask_for_child(&format!("new {}", birth as u32)) {
             Ok(Ok(process)) => process,
             Ok(Err(answer)) => return answer,
             Err(silence) => return self.lost(number, silence),

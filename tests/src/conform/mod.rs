@@ -18,6 +18,7 @@ pub mod sleepers;
 pub mod test;
 
 use crate::World;
+use process::Start;
 use proptest::strategy::BoxedStrategy;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 use run::Clock;
@@ -34,7 +35,7 @@ pub trait Scripted: Clone + fmt::Debug + Send + Sync + 'static {
     fn trace(
         script: &[Self],
         clock: Clock,
-        program: &(dyn Fn(usize) -> Command + Sync),
+        program: &(dyn Fn(usize) -> Start + Sync),
     ) -> Vec<String>;
 
     /// The call that it makes, beginning with its name.
@@ -56,7 +57,7 @@ pub struct Native(pub Clock);
 impl<S: Scripted> Side<S> for Native {
     fn trace(&mut self, script: &[S]) -> Vec<String> {
         let program = crate::cc("conf_interp");
-        S::trace(script, self.0, &|_| Command::new(&program))
+        S::trace(script, self.0, &|_| Command::new(&program).into())
     }
 }
 
@@ -86,6 +87,9 @@ impl Routed {
     fn world() -> World {
         use std::os::unix::fs::PermissionsExt;
         let world = World::new();
+        if crate::in_guests() {
+            return world;
+        }
         // Processes that have given up root reach the daemons by this path too.
         std::fs::set_permissions(world.dir(), PermissionsExt::from_mode(0o755))
             .expect("mode of the world's directory");
@@ -104,10 +108,18 @@ impl Routed {
 impl<S: Scripted> Side<S> for Routed {
     fn trace(&mut self, script: &[S]) -> Vec<String> {
         let program = crate::cc("conf_interp");
+        let own = self.world.dir().join(LIBRARY);
+        let library = if crate::in_guests() {
+            crate::bin(LIBRARY)
+        } else {
+            own
+        };
         S::trace(script, self.clock, &|domain| {
-            let mut command = self.world.preload(NAMES[domain], self.keys, &program);
-            command.env("LD_PRELOAD", self.world.dir().join(LIBRARY));
-            command
+            let host = self.world.host(NAMES[domain]);
+            let command = self
+                .world
+                .plain(&library, NAMES[domain], self.keys, &program);
+            Start { command, host }
         })
     }
 
@@ -143,7 +155,11 @@ impl<S> Plan<S> {
             seed: number("VSHMEM_CONFORM_SEED").unwrap_or(1),
             cases: number("VSHMEM_CONFORM_CASES").unwrap_or(cases),
             scripts,
-            workers: std::thread::available_parallelism().map_or(1, usize::from),
+            workers: match std::thread::available_parallelism() {
+                // There is one world among guests.
+                Ok(processors) if !crate::in_guests() => processors.get(),
+                _ => 1,
+            },
         }
     }
 

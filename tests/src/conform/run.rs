@@ -4,10 +4,10 @@
 use super::Scripted;
 use super::accept::{self, Cloud};
 use super::cast::{self, Cast, KEY_BASE, full_slot, in_own_namespace, now};
+use super::process::Start;
 use super::script::{
     AREA, ATTACHMENTS, Address, Birth, Buffer, Call, Common, End, Id, Look, PAGE, PROCESSES, Step,
 };
-use std::process::Command;
 use std::time::Duration;
 
 /// Nothing is ever mapped here.
@@ -34,7 +34,7 @@ impl Scripted for Step {
     fn trace(
         script: &[Self],
         clock: Clock,
-        program: &(dyn Fn(usize) -> Command + Sync),
+        program: &(dyn Fn(usize) -> Start + Sync),
     ) -> Vec<String> {
         in_own_namespace(|| {
             let mut run = Run::new(clock, program);
@@ -86,7 +86,7 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(clock: Clock, program: &'a (dyn Fn(usize) -> Command + Sync)) -> Self {
+    fn new(clock: Clock, program: &'a (dyn Fn(usize) -> Start + Sync)) -> Self {
         Self {
             clock,
             cast: Cast::start(program, &[0]),
@@ -177,6 +177,7 @@ impl<'a> Run<'a> {
         }
         let raw = if step.raw { "*" } else { "" };
         let command = format!("{raw}{}", self.command(&live.known, &step.call));
+        let live = self.cast.live[number].as_mut().expect("looked at before");
         match live.process.ask(&command) {
             Ok(answer) => self.took_place(number, &step.call, &answer),
             Err(silence) => self.cast.lost(number, silence),
@@ -403,10 +404,10 @@ impl<'a> Run<'a> {
     /// Looks at each segment, with which the end of a process is noticed everywhere
     /// ([`accept`], order of ends).
     fn let_be_noticed(&mut self) {
-        let Some(observer) = &self.cast.live[OBSERVER] else {
+        let Some(observer) = &mut self.cast.live[OBSERVER] else {
             return;
         };
-        let look = |segment: &Segment| observer.process.ask(&format!("stat {} 0", segment.id));
+        let mut look = |segment: &Segment| observer.process.ask(&format!("stat {} 0", segment.id));
         if let Err(silence) = self.segments.iter().try_for_each(|s| look(s).map(|_| ())) {
             let lost = self.cast.lost(OBSERVER, silence);
             self.cast.trace.push(format!("the observer: {lost}"));

@@ -4,11 +4,11 @@
 use super::{Call, Meaning, Own, Signal, Sleeper, Step, WAKES};
 use crate::conform::Scripted;
 use crate::conform::cast::{Cast, KEY_BASE, in_own_namespace};
+use crate::conform::process::{Process, Start};
 use crate::conform::run::{Clock, NOBODY_THERE};
 use crate::conform::script::{Common, End, PROCESSES};
 use rustix::process::Signal as Number;
 use std::collections::BTreeMap;
-use std::process::Command;
 
 /// Processes beside those of the script, one in each domain: they look, and do nothing else.
 const OBSERVERS: [usize; 2] = [PROCESSES, PROCESSES + 1];
@@ -21,7 +21,7 @@ impl<O: Own> Scripted for Step<O> {
     fn trace(
         script: &[Self],
         _clock: Clock,
-        program: &(dyn Fn(usize) -> Command + Sync),
+        program: &(dyn Fn(usize) -> Start + Sync),
     ) -> Vec<String> {
         in_own_namespace(|| {
             let mut run = Run::new(program);
@@ -68,7 +68,7 @@ struct Run<'a, O: Own> {
 }
 
 impl<'a, O: Own> Run<'a, O> {
-    fn new(program: &'a (dyn Fn(usize) -> Command + Sync)) -> Self {
+    fn new(program: &'a (dyn Fn(usize) -> Start + Sync)) -> Self {
         Self {
             cast: Cast::start(program, &[0, 1]),
             constructs: Vec::new(),
@@ -104,9 +104,6 @@ impl<'a, O: Own> Run<'a, O> {
 
     fn outcome(&mut self, step: &Step<O>) -> String {
         let number = usize::from(step.process);
-        let live = self.cast.live[number]
-            .as_ref()
-            .expect("chosen because it lives");
         let raw = if step.raw { "*" } else { "" };
         match &step.call {
             Call::Own(call) => {
@@ -114,11 +111,12 @@ impl<'a, O: Own> Run<'a, O> {
                 if !self.is_certain(id, call) {
                     return UNCERTAIN.to_owned();
                 }
-                live.process.send(&format!("{raw}{}", call.words(id)));
+                let process = self.process(number);
+                process.send(&format!("{raw}{}", call.words(id)));
                 let answer = if call.may_sleep() {
-                    live.process.answer_unless_asleep()
+                    process.answer_unless_asleep()
                 } else {
-                    live.process.receive().map(|(text, _)| Some(text))
+                    process.answer().map(Some)
                 };
                 match answer {
                     Ok(Some(answer)) => self.took_place(number, call, id, &answer),
@@ -132,11 +130,12 @@ impl<'a, O: Own> Run<'a, O> {
                 }
             }
             Call::Signal { signal } => {
+                let process = self.process(number);
                 match signal {
-                    Signal::Handled => live.process.signal(Number::USR1),
-                    Signal::Restarting => live.process.signal(Number::USR2),
-                    Signal::Ignored => live.process.signal(Number::WINCH),
-                    Signal::Stop => live.process.stop_and_continue(),
+                    Signal::Handled => process.signal(Number::USR1),
+                    Signal::Restarting => process.signal(Number::USR2),
+                    Signal::Ignored => process.signal(Number::WINCH),
+                    Signal::Stop => process.stop_and_continue(),
                 }
                 "sent".to_owned()
             }
@@ -152,12 +151,18 @@ impl<'a, O: Own> Run<'a, O> {
             Call::Common(call) => {
                 let id = call.id().map_or(-1, |id| self.cast.id(id));
                 let words = self.cast.words(O::KIND, call);
-                match live.process.ask(&format!("{raw}{words}")) {
+                match self.process(number).ask(&format!("{raw}{words}")) {
                     Ok(answer) => self.named(number, id, &answer),
                     Err(silence) => self.cast.lost(number, silence),
                 }
             }
         }
+    }
+
+    /// A process that was chosen because it lives.
+    fn process(&mut self, number: usize) -> &mut Process {
+        let live = self.cast.live[number].as_mut();
+        &mut live.expect("chosen because it lives").process
     }
 
     /// Those who sleep in calls on a construct.
@@ -210,7 +215,7 @@ impl<'a, O: Own> Run<'a, O> {
     /// Has an observer say all that it sees of a construct.
     fn dump(&mut self, observer: usize, construct: usize) -> Option<String> {
         let id = self.constructs[construct].id;
-        let live = self.cast.live[observer].as_ref()?;
+        let live = self.cast.live[observer].as_mut()?;
         Some(match live.process.ask(&format!("{}dump {id}", O::KIND)) {
             Ok(answer) => self.named(observer, id, &answer),
             Err(silence) => self.cast.lost(observer, silence),
@@ -317,7 +322,7 @@ impl<'a, O: Own> Run<'a, O> {
     }
 
     fn observe(&mut self, command: &str) {
-        let Some(live) = &self.cast.live[OBSERVERS[0]] else {
+        let Some(live) = &mut self.cast.live[OBSERVERS[0]] else {
             return;
         };
         let line = match live.process.ask(&format!("{}{command}", O::KIND)) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! One interpreter (`tests/c/conf_interp.c`) as the harness drives it.
+//! An interpreter on this machine.
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -14,21 +14,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use super::Silence;
+
 /// How long an answer may take before the process counts as hung. Who waits for another process is
 /// seen to sleep, so this is a bound for the test's patience and no property of what is tested.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Why there is no answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Silence {
-    /// The process is gone.
-    Gone,
-    /// It did not answer within half a minute.
-    Hung,
-}
-
 /// A running interpreter. Killed when dropped.
-pub struct Process {
+pub struct Here {
     socket: OwnedFd,
     pidfd: OwnedFd,
     pid: i32,
@@ -36,7 +29,7 @@ pub struct Process {
     child: Option<Child>,
 }
 
-impl Process {
+impl Here {
     /// Starts `command`, which is to run the interpreter, and waits until it is up.
     ///
     /// # Errors
@@ -126,15 +119,6 @@ impl Process {
         Ok((String::from_utf8_lossy(&bytes[..length]).into_owned(), fd))
     }
 
-    /// Sends a command and waits for its answer.
-    ///
-    /// # Errors
-    /// That there is none.
-    pub fn ask(&self, command: &str) -> Result<String, Silence> {
-        self.send(command);
-        self.receive().map(|(text, _)| text)
-    }
-
     /// Sends a command that makes a new process, and adopts that one.
     ///
     /// # Errors
@@ -217,7 +201,7 @@ impl Process {
     }
 }
 
-impl Drop for Process {
+impl Drop for Here {
     fn drop(&mut self) {
         self.kill();
         // Nothing to be done about one that even SIGKILL does not end.
