@@ -6,7 +6,7 @@
 //! There is room for messages that are in the queue, and more for those that are on their way in or
 //! out: waiting with a message does not keep others from using what `msg_qbytes` allows.
 
-use crate::region::{self, LINE, Layout, MAX_RECORDS, lines, waiter};
+use crate::region::{self, LINE, Layout, MAX_RECORDS, Memory, lines, waiter};
 
 // In the first line.
 
@@ -135,11 +135,11 @@ pub struct Shape {
 const MAX_MESSAGES: u32 = 1 << 26;
 
 impl Shape {
-    /// For memory that costs nothing until it is touched, though its pages count where they are
-    /// granted. `bytes` is what a queue is made for (MSGMNB), `most` the largest message (MSGMAX).
-    /// There is room for 32768 messages and 2 MiB of text at least, for who sets a larger `msg_qbytes`
-    /// later; with more than 2 MiB, for as many messages as there are with 64 bytes each.
-    pub const fn sparse(bytes: u64, most: u64) -> Self {
+    /// For a queue that is made for `bytes` (MSGMNB) and messages of at most `most` (MSGMAX). There is
+    /// room for more, for who sets a larger `msg_qbytes` later: for 32768 messages and 2 MiB of text at
+    /// least where memory is taken on demand, 4096 messages and 256 KiB where it is not; when `bytes` is
+    /// more than that, for as many messages as there are with 64 bytes each.
+    pub const fn new(memory: Memory, bytes: u64, most: u64) -> Self {
         const fn at_least(number: u64, least: u64) -> u32 {
             if number > MAX_MESSAGES as u64 {
                 MAX_MESSAGES
@@ -150,13 +150,18 @@ impl Shape {
             }
         }
         let chain = most.div_ceil(BLOCK as u64);
+        // Messages and blocks at least; messages, and the longest ones, on their way; waiters.
+        let (messages, blocks, held, longest, waiters) = match memory {
+            Memory::OnDemand => (1 << 15, 1 << 12, 4096, 256, 2048),
+            Memory::AtOnce => (1 << 12, 1 << 9, 256, 16, 256),
+        };
         Self {
-            messages: at_least(bytes / 64, 1 << 15),
-            held: 4096,
+            messages: at_least(bytes / 64, messages),
+            held,
             // What is too long for a header takes a block more than its bytes do.
-            blocks: at_least(bytes / header::INLINE as u64, 1 << 12),
-            held_blocks: at_least(chain.saturating_mul(256), 1 << 12),
-            waiters: 2048,
+            blocks: at_least(bytes / header::INLINE as u64, blocks),
+            held_blocks: at_least(chain.saturating_mul(longest), blocks),
+            waiters,
         }
     }
 
@@ -290,7 +295,7 @@ mod tests {
             (1 << 30, 1 << 24),
             (u64::MAX, u64::MAX),
         ] {
-            let shape = Shape::sparse(bytes, most);
+            let shape = Shape::new(Memory::OnDemand, bytes, most);
             assert!(shape.is_sound(), "{shape:?}");
             assert_eq!(Shape::told(shape.tell()), shape);
             let parts = [
@@ -310,7 +315,7 @@ mod tests {
     #[test]
     fn a_queue_that_takes_the_bytes_it_was_made_for_never_lacks_blocks() {
         for bytes in [16384, 1 << 20, 1 << 27] {
-            let shape = Shape::sparse(bytes, 8192);
+            let shape = Shape::new(Memory::OnDemand, bytes, 8192);
             // Whatever the texts' length, messages too long for a header fill blocks best when they
             // are as long as a block, and worst when they just do not fit a header.
             for text in [
@@ -326,8 +331,15 @@ mod tests {
     }
 
     #[test]
+    fn a_queue_of_the_kernels_limits_takes_few_pages_where_each_is_granted() {
+        let pages = |memory| (Shape::new(memory, 16384, 8192).words() * 8).div_ceil(4096);
+        assert_eq!(pages(Memory::AtOnce), 275);
+        assert!(pages(Memory::OnDemand) > 2000);
+    }
+
+    #[test]
     fn numbers_that_no_queue_has_are_not_sound() {
-        let sound = Shape::sparse(16384, 8192);
+        let sound = Shape::new(Memory::OnDemand, 16384, 8192);
         for wrong in [
             Shape {
                 messages: 0,

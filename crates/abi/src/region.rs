@@ -13,6 +13,17 @@ use crate::PAGE_SIZE;
 /// Words of a cache line.
 pub const LINE: usize = 8;
 
+/// What the memory of a region costs, which bounds how much room for rare cases it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Memory {
+    /// Nothing until it is touched (a memfd), though its pages count where they are granted: there is
+    /// room for more of everything than programs are known to have.
+    OnDemand,
+    /// All of it, and a grant for each page, when the region is made (Xen's gntalloc): there is room for
+    /// what programs have.
+    AtOnce,
+}
+
 // The first line: constant after the construct was made.
 
 /// [`Layout::MAGIC`].

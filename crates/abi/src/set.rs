@@ -2,7 +2,7 @@
 //! Layout of the region of a semaphore set. What it has in common with other kinds is in
 //! [`crate::region`], whose words stand beside those that are named here.
 
-use crate::region::{self, LINE, Layout, MAX_RECORDS, lines, waiter};
+use crate::region::{self, LINE, Layout, MAX_RECORDS, Memory, lines, waiter};
 
 // In the first line.
 
@@ -79,9 +79,12 @@ pub const MAX_SEMS: u32 = 1 << 16;
 /// Most operations of one call, whatever the kernel's settings.
 pub const MAX_OPS: u32 = 1 << 15;
 impl Shape {
-    /// For memory that costs nothing until it is touched, though its pages count where they are
-    /// granted: room for more waiters and processes with undo than programs are known to have.
-    pub const fn sparse(sems: u32, ops: u32) -> Self {
+    /// For a set of `sems` semaphores, and as many as `ops` operations in a call.
+    pub const fn new(memory: Memory, sems: u32, ops: u32) -> Self {
+        let (waiters, undos, longs) = match memory {
+            Memory::OnDemand => (4096, 2048, 128),
+            Memory::AtOnce => (512, 256, 16),
+        };
         Self {
             sems,
             ops: if ops < 16 {
@@ -91,9 +94,9 @@ impl Shape {
             } else {
                 ops
             },
-            waiters: 4096,
-            undos: 2048,
-            longs: 128,
+            waiters,
+            undos,
+            longs,
         }
     }
 
@@ -228,7 +231,7 @@ mod tests {
     #[test]
     fn parts_of_a_region_begin_on_cache_lines_and_do_not_overlap() {
         for sems in [1, 3, 8, 9, 250, 32000] {
-            let shape = Shape::sparse(sems, 500);
+            let shape = Shape::new(Memory::OnDemand, sems, 500);
             assert!(shape.is_sound());
             let parts = [
                 JOURNAL,
@@ -246,8 +249,15 @@ mod tests {
     }
 
     #[test]
+    fn a_small_set_takes_few_pages_where_each_is_granted() {
+        let pages = |memory| (Shape::new(memory, 3, 500).words() * 8).div_ceil(4096);
+        assert_eq!(pages(Memory::AtOnce), 40);
+        assert!(pages(Memory::OnDemand) > 250);
+    }
+
+    #[test]
     fn numbers_that_no_set_has_are_not_sound() {
-        let sound = Shape::sparse(1, 500);
+        let sound = Shape::new(Memory::OnDemand, 1, 500);
         assert!(!Shape { sems: 0, ..sound }.is_sound());
         assert!(
             !Shape {

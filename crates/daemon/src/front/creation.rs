@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use vshmem_abi::ids::ROUTED_BIT;
 use vshmem_abi::limits::{MsgLimits, MsgSettings, SHMMIN, SemLimits, Setting, ShmLimits};
 use vshmem_abi::link::CANDIDATES;
+use vshmem_abi::region::Memory;
 use vshmem_abi::set::MAX_SEMS;
 use vshmem_abi::wire::Meta;
 use vshmem_abi::{Kind, PAGE_SIZE, msgq, pages, set};
@@ -22,6 +23,7 @@ const HUGE_MASK: u32 = 0x3f;
 
 /// The settings that bound the making of a construct.
 pub struct Rules {
+    memory: Memory,
     shmmax: Setting<u64>,
     shmall: Setting<u64>,
     overcommit: Setting<u64>,
@@ -49,18 +51,17 @@ impl Plan {
         }
     }
 
-    /// The memory of a set, and below of a queue, takes what is used of it.
-    fn set(nsems: u32, limits: &SemLimits) -> Self {
+    fn set(memory: Memory, nsems: u32, limits: &SemLimits) -> Self {
         let ops = u32::try_from(limits.opm).unwrap_or(u32::MAX);
         Self {
             size: nsems.into(),
             options: RegionOptions::default(),
-            inside: Some(Inside::Set(set::Shape::sparse(nsems, ops))),
+            inside: Some(Inside::Set(set::Shape::new(memory, nsems, ops))),
         }
     }
 
-    fn queue(limits: &MsgLimits) -> Self {
-        let shape = msgq::Shape::sparse(limits.mnb, limits.max);
+    fn queue(memory: Memory, limits: &MsgLimits) -> Self {
+        let shape = msgq::Shape::new(memory, limits.mnb, limits.max);
         Self {
             size: 0,
             options: RegionOptions::default(),
@@ -75,9 +76,11 @@ impl Plan {
 }
 
 impl Rules {
-    /// Opens the settings; the limits of queues are `raised`.
-    pub fn open(raised: MsgLimits) -> Self {
+    /// Opens the settings; the limits of queues are `raised`, and regions of sets and queues are of
+    /// `memory`.
+    pub fn open(raised: MsgLimits, memory: Memory) -> Self {
         Self {
+            memory,
             shmmax: Setting::number("/proc/sys/kernel/shmmax", ShmLimits::DEFAULT.max),
             shmall: Setting::number("/proc/sys/kernel/shmall", ShmLimits::DEFAULT.all),
             overcommit: Setting::number("/proc/sys/vm/overcommit_memory", 0),
@@ -99,8 +102,12 @@ impl Rules {
         };
         match Kind::from_raw(meta.kind)? {
             Kind::Shm => Some(Plan::segment(meta.size, options)),
-            Kind::Sem => Some(Plan::set(meta.size.try_into().ok()?, &self.sem.read())),
-            Kind::Msg => Some(Plan::queue(&self.msg.read())),
+            Kind::Sem => Some(Plan::set(
+                self.memory,
+                meta.size.try_into().ok()?,
+                &self.sem.read(),
+            )),
+            Kind::Msg => Some(Plan::queue(self.memory, &self.msg.read())),
         }
     }
 
@@ -124,7 +131,7 @@ impl Rules {
         match kind {
             Kind::Shm => self.check_segment(size, flags, caller),
             Kind::Sem => self.check_set(size),
-            Kind::Msg => Ok(Plan::queue(&self.msg.read())),
+            Kind::Msg => Ok(Plan::queue(self.memory, &self.msg.read())),
         }
     }
 
@@ -134,7 +141,7 @@ impl Rules {
 
     fn check_set(&self, nsems: u64) -> Result<Plan, Errno> {
         match u32::try_from(nsems) {
-            Ok(nsems @ 1..) => Ok(Plan::set(nsems, &self.sem.read())),
+            Ok(nsems @ 1..) => Ok(Plan::set(self.memory, nsems, &self.sem.read())),
             _ => Err(Errno::INVAL),
         }
     }
@@ -427,7 +434,7 @@ mod tests {
     }
 
     fn rules() -> Rules {
-        Rules::open(MsgLimits::default())
+        Rules::open(MsgLimits::default(), Memory::OnDemand)
     }
 
     fn inside_set(plan: &Plan) -> Option<set::Shape> {
@@ -444,9 +451,9 @@ mod tests {
             max: 1 << 24,
             mni: 0,
         };
-        let rules = Rules::open(raised);
+        let rules = Rules::open(raised, Memory::OnDemand);
         let plan = rules.check(Kind::Msg, 0, 0, &Caller::new(0, 0, 0)).unwrap();
-        let shape = msgq::Shape::sparse(1 << 30, 1 << 24);
+        let shape = msgq::Shape::new(Memory::OnDemand, 1 << 30, 1 << 24);
         assert_eq!(plan.inside, Some(Inside::Queue(shape, 1 << 30)));
         assert_eq!((plan.size, rules.msgmnb()), (0, 1 << 30));
     }
@@ -469,6 +476,9 @@ mod tests {
         );
         assert_eq!(rules.plan_of(&meta(Kind::Sem, u64::MAX)), None);
         let queue = rules.plan_of(&meta(Kind::Msg, 0));
-        assert_eq!(queue, Some(Plan::queue(&MsgLimits::read())));
+        assert_eq!(
+            queue,
+            Some(Plan::queue(Memory::OnDemand, &MsgLimits::read()))
+        );
     }
 }

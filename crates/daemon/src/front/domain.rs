@@ -18,6 +18,7 @@ use vshmem_abi::Kind;
 use vshmem_abi::ids::{Domid, IPC_PRIVATE};
 use vshmem_abi::limits::MsgLimits;
 use vshmem_abi::link::{LinkMsg, LinkOp};
+use vshmem_abi::region::Memory;
 use vshmem_abi::wire::{Meta, State, Usage};
 use vshmem_engine::directory::DirectoryWriter;
 use vshmem_engine::wait_page::WaitMaster;
@@ -82,7 +83,7 @@ impl Domain {
             waits: WaitMaster::create(generation)?,
             undoers: Undoers::default(),
             pending: Vec::new(),
-            rules: Rules::open(raised),
+            rules: Rules::open(raised, Memory::OnDemand),
             port,
             vacated: Vec::new(),
             orphaned: Vec::new(),
