@@ -13,8 +13,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum LinkOp {
-    /// First message of a front-end: `name`. Answer: `domid`, with the descriptor of the
-    /// connection to the hypervisor's stand-in (host port).
+    /// First message of a front-end: `name`. Answer: `domid`, and on the host port `flags`
+    /// ([`SEPARATE_KERNELS`]), with the descriptor of the connection to the hypervisor's stand-in.
     Enrol = 1,
     /// Find `meta.key` of `meta.kind`, or make it as `flags` say (`IPC_CREAT`, `IPC_EXCL`) with
     /// the rest of `meta` and one of the candidate ids in `ids`. Answer: `meta`, `created`.
@@ -30,7 +30,8 @@ pub enum LinkOp {
     Usage = 6,
     /// The asking domain has nothing attached of `meta.id`, which is removed. Answer: `meta`.
     Zero = 7,
-    /// Where the region of `meta.id` is. Answer: `domid` and `gref` to map, granted to the asker.
+    /// Where the region of `meta.id` is. Answer: `domid` and `gref` to map, granted to the asker;
+    /// `bell_gref` and `bell_port` as of [`LinkOp::Grant`].
     Locate = 8,
     /// The construct of `meta.kind` with the lowest index that is `meta.index` or, with `flags`
     /// 1, exactly that one. Answer: `meta`.
@@ -39,16 +40,24 @@ pub enum LinkOp {
     Totals = 10,
     /// Is a domain enrolled that has the number `domid`? `ENOENT` when it is not.
     Enrolled = 11,
+    /// A doorbell of domain `domid`, of which somebody waits on the set or queue `meta.id`. Answer:
+    /// `bell_gref` and `bell_port`, granted and offered to the asker by `domid`.
+    Bell = 12,
     /// Query: `meta` has changed. `meta.state` is `Free` when the construct is gone.
     /// Answer: `usage` of this domain.
     Update = 32,
     /// Query: the use of `meta.id` in this domain. Answer: `usage`; of the owner of a queue `queue`.
     Count = 33,
-    /// Query to the owner domain: grant the region of `meta.id` to `domid`. Answer: `gref`.
+    /// Query to the owner domain: grant the region of `meta.id` to `domid`. Answer: `gref`; of a
+    /// set or queue in which futexes do not work also `bell_gref` and `bell_port`, the page and the event
+    /// channel of the doorbell that the owner has made for `domid` (0: none).
     Grant = 34,
     /// Query to the owner domain of a set or queue: `domid`, which knew `meta.id`, is gone with
     /// all its processes.
     Departed = 35,
+    /// Query: make a doorbell for `domid`, which shares the set or queue `meta.id`. Answer: `bell_gref`,
+    /// `bell_port`.
+    Offer = 36,
 }
 
 impl LinkOp {
@@ -66,10 +75,12 @@ impl LinkOp {
             9 => Self::Next,
             10 => Self::Totals,
             11 => Self::Enrolled,
+            12 => Self::Bell,
             32 => Self::Update,
             33 => Self::Count,
             34 => Self::Grant,
             35 => Self::Departed,
+            36 => Self::Offer,
             _ => return None,
         })
     }
@@ -79,6 +90,9 @@ impl LinkOp {
         self as u32 >= Self::Update as u32
     }
 }
+
+/// [`LinkOp::Enrol`]: the domains are to do as if each had a kernel of its own.
+pub const SEPARATE_KERNELS: i32 = 1;
 
 /// Candidate ids that a front-end sends along with [`LinkOp::Get`].
 pub const CANDIDATES: usize = 4;
@@ -105,6 +119,10 @@ pub struct LinkMsg {
     pub gref: u32,
     /// 1 when the construct was made by this request.
     pub created: u32,
+    /// Grant of a doorbell's page; 0: there is none.
+    pub bell_gref: u32,
+    /// Its event channel, as it is numbered where it was made.
+    pub bell_port: u32,
     /// A construct.
     pub meta: Meta,
     /// The use of it.
@@ -120,7 +138,7 @@ pub struct LinkMsg {
     pub name: [u8; 32],
 }
 
-const _: () = assert!(size_of::<LinkMsg>() == 32 + 72 + 40 + 32 + 56 + 16 + 32);
+const _: () = assert!(size_of::<LinkMsg>() == 40 + 72 + 40 + 32 + 56 + 16 + 32);
 
 impl LinkMsg {
     /// A message that asks for `op`.

@@ -24,7 +24,7 @@ pub enum Op {
     /// The region of `id`; `flags` is the access wanted as permission bits ([`crate::perm`]).
     /// Reply: `body` is [`Meta`], with the descriptor of the region: of a segment read-only unless
     /// write permission was asked for; of a set or queue for reading and writing, if the caller may read
-    /// or alter it.
+    /// or alter it. `value` says what kind of memory it is ([`REGION_GRANTS`], [`REGION_NO_FUTEX`]).
     Open = 4,
     /// The client has counted an attachment of `id`, which is being removed: does it still live?
     Confirm = 5,
@@ -60,6 +60,10 @@ pub enum Op {
     /// Somebody who waits on the set or queue `id`, or would undo something there, seems to be dead. Reply
     /// when what the dead of this domain have left there is cleared away.
     Settle = 16,
+    /// The doorbell of domain `arg`, of which somebody waits on the set or queue `id`. `flags` says whom
+    /// to wake at once ([`BELL_WAKE`], [`BELL_WAKE_ALL`]), `size` the slot. Reply: `body` is [`Bell`],
+    /// with two descriptors, its page (`value` as of [`Op::Open`]) and one to notify with.
+    Bell = 17,
 }
 
 impl Op {
@@ -82,6 +86,7 @@ impl Op {
             14 => Self::Shutdown,
             15 => Self::Undo,
             16 => Self::Settle,
+            17 => Self::Bell,
             _ => return None,
         })
     }
@@ -91,6 +96,18 @@ impl Op {
 pub const STAT_INDEX: i32 = 1;
 /// [`Op::Stat`]: answer whatever the mode (`SHM_STAT_ANY`).
 pub const STAT_ANY: i32 = 2;
+
+/// In the `value` of a reply that comes with a region: the descriptor is a grant list
+/// ([`crate::grants`]); else it is a file to be mapped.
+pub const REGION_GRANTS: i32 = 1;
+/// In the `value` of a reply that comes with a region: futexes do not work in it, or do not reach all
+/// who use it. Who waits there sleeps in its slot of the wait page.
+pub const REGION_NO_FUTEX: i32 = 2;
+
+/// [`Op::Bell`]: wake who sleeps in the slot `size` of the other domain's wait page.
+pub const BELL_WAKE: i32 = 1;
+/// [`Op::Bell`]: wake all sleepers of the other domain.
+pub const BELL_WAKE_ALL: i32 = 2;
 
 /// A request of a client. What a field means, [`Op`] says; unused ones are 0.
 #[derive(
@@ -206,6 +223,24 @@ pub struct Welcome {
 pub struct Undoer {
     /// The process's undo token ([`crate::token`]), which it keeps over `exec`.
     pub token: u64,
+}
+
+/// Body of the reply to [`Op::Bell`].
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Bell {
+    /// Number of the doorbell, which no other one of this domain ever has.
+    pub serial: u64,
+    /// How to notify ([`crate::doorbell::Notify::parts`]).
+    pub how: u32,
+    /// The port to notify.
+    pub port: u32,
+    /// Which direction of the page is rung: 0 the first, 1 the second.
+    pub direction: u32,
+    /// 0.
+    pub reserved: u32,
 }
 
 /// A construct is in one of these states ([`Meta::state`], and the directory's state words).
@@ -402,7 +437,7 @@ mod tests {
             }
         }
         assert_eq!(Op::from_raw(0), None);
-        assert_eq!(Op::from_raw(17), None);
+        assert_eq!(Op::from_raw(18), None);
     }
 
     #[test]

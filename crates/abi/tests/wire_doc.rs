@@ -13,7 +13,7 @@ use vshmem_abi::link::{LinkMsg, LinkOp};
 use vshmem_abi::msgq::{self, header};
 use vshmem_abi::region::{self, waiter};
 use vshmem_abi::set::{self, undo};
-use vshmem_abi::wire::{Meta, Op, QueueUse, Reply, Request, Totals, Undoer, Usage, Welcome};
+use vshmem_abi::wire::{Bell, Meta, Op, QueueUse, Reply, Request, Totals, Undoer, Usage, Welcome};
 
 /// The rows that the page must have for a type: its size, and the offset of each field.
 macro_rules! rows {
@@ -32,7 +32,7 @@ macro_rules! words {
 
 #[test]
 fn the_wire_page_names_every_field_at_its_offset() {
-    let mut rows: Vec<String> = Vec::new();
+    let mut rows = vec![format!("ABI version {}", vshmem_abi::ABI_VERSION)];
     rows!(
         rows, DirHeader, magic, generation, version, domid, seq, high_water, owner, msgmax, msgmnb,
         msgmni, reserved, keys, ids
@@ -153,13 +153,14 @@ fn the_wire_page_names_every_field_at_its_offset() {
     rows!(rows, Totals, used, indices, pages, resident);
     rows!(rows, Welcome, generation, domid, client, serial);
     rows!(rows, Undoer, token);
+    rows!(rows, Bell, serial, how, port, direction, reserved);
     rows!(
         rows, Request, version, op, kind, key, id, flags, size, uid, gid, mode, arg, token
     );
     rows!(rows, Reply, errno, value, slot, fds, body);
     rows!(
-        rows, LinkMsg, version, op, seq, errno, domid, flags, gref, created, meta, usage, totals,
-        queue, ids, name
+        rows, LinkMsg, version, op, seq, errno, domid, flags, gref, created, bell_gref, bell_port,
+        meta, usage, totals, queue, ids, name
     );
     rows.extend((0..256).filter_map(|n| Some(format!("| {n} | {:?} |", Op::from_raw(n)?))));
     rows.extend((0..256).filter_map(|n| Some(format!("| {n} | {:?} |", LinkOp::from_raw(n)?))));

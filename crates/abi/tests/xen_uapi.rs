@@ -5,6 +5,7 @@
 use std::io::Write;
 use std::mem::{offset_of, size_of};
 use std::process::{Command, Stdio};
+use vshmem_abi::doorbell::IOCTL_EVTCHN_NOTIFY;
 use vshmem_abi::grants::{
     GrantRef, IOCTL_GNTDEV_MAP_GRANT_REF, IOCTL_GNTDEV_UNMAP_GRANT_REF, MapGrantRef, UnmapGrantRef,
 };
@@ -74,4 +75,13 @@ fn gntdev_is_asked_as_the_kernels_header_says() {
     ];
     let list: Vec<(&str, usize)> = list.iter().map(|(e, v)| (e.as_str(), *v)).collect();
     assert_in_c("xen/gntdev.h", &list);
+}
+
+#[test]
+fn evtchn_is_asked_as_the_kernels_header_says() {
+    let list = [
+        ("IOCTL_EVTCHN_NOTIFY", IOCTL_EVTCHN_NOTIFY as usize),
+        ("sizeof(struct ioctl_evtchn_notify)", size_of::<u32>()),
+    ];
+    assert_in_c("xen/evtchn.h", &list);
 }

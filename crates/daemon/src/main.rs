@@ -50,6 +50,11 @@ struct Args {
     #[arg(long, value_name = "NUMBER", env = "VSHMEM_EVTCHN_LIMIT",
           default_value_t = vshmem_gnt::Limits::DEFAULT.channels)]
     evtchn_limit: u32,
+
+    /// For the back-end: have the domains do as if each had a kernel of its own, as on Xen, where
+    /// no futex reaches from one to another
+    #[arg(long, env = "VSHMEM_SEPARATE_KERNELS", value_parser = clap::builder::FalseyValueParser::new())]
+    separate_kernels: bool,
 }
 
 fn domain_name(name: &str) -> Result<String, &'static str> {
@@ -93,6 +98,7 @@ fn serve(args: Args) -> Result<(), DaemonError> {
                 grants: args.grant_limit,
                 channels: args.evtchn_limit,
             },
+            separate_kernels: args.separate_kernels,
             raised,
         }),
     }

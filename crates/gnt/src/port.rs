@@ -5,6 +5,7 @@ use rustix::io::Errno;
 use std::fmt;
 use std::os::fd::BorrowedFd;
 use vshmem_abi::Domid;
+use vshmem_abi::doorbell::Notify;
 
 /// Number of a grant, in the table of the domain that granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -121,6 +122,9 @@ pub trait Region {
         self.len() == 0
     }
 
+    /// Whether a futex on a word of it works, and reaches whoever maps it in all domains.
+    fn has_futexes(&self) -> bool;
+
     /// Frees the pages of an own region at once, even if a client still holds the descriptor.
     /// For a region of which nothing is mapped any more: a mapping that still exists reads
     /// zeroes. On another domain's region it only gives up this domain's hold.
@@ -199,6 +203,13 @@ pub trait Port {
     /// `BadArgument` when there is no such port.
     fn notify(&mut self, port: LocalPort) -> Result<(), PortError>;
 
+    /// A descriptor that a process of this domain can be given to raise the other end as
+    /// [`Port::notify`] does, and how.
+    ///
+    /// # Errors
+    /// `BadArgument` when there is no such port.
+    fn notifier(&self, port: LocalPort) -> Result<(BorrowedFd<'_>, Notify), PortError>;
+
     /// A descriptor that polls readable while [`Port::take`] has something new to tell.
     ///
     /// # Errors
@@ -216,4 +227,19 @@ pub trait Port {
     /// # Errors
     /// `BadArgument` when there is no such port.
     fn close(&mut self, port: LocalPort) -> Result<(), PortError>;
+
+    /// Makes sure that both ends of a channel learn of the sudden end of the process at the other one,
+    /// as [`Event::Closed`], where the hypervisor does not see to that of itself. `region` is one that
+    /// both sides map, each calls this for it; the bytes `own` and `others` of it are the port's then,
+    /// zero before the first of the two calls.
+    ///
+    /// # Errors
+    /// `BadArgument` when there is no such port, or the region is too small.
+    fn tie_ends(
+        &mut self,
+        port: LocalPort,
+        region: &Self::Region,
+        own: u64,
+        others: u64,
+    ) -> Result<(), PortError>;
 }

@@ -135,3 +135,19 @@ fn a_domain_that_is_removed_is_cut_off() {
     let cut = (0..1000).any(|_| a.grant(&own, b.domid()) == Err(PortError::Disconnected));
     assert!(cut);
 }
+
+#[test]
+fn futexes_are_said_to_work_in_regions_of_one_kernel_only() {
+    let mut world = HostWorld::new(Limits::DEFAULT);
+    for one_kernel in [true, false] {
+        let pair = [world.domain(), world.domain()];
+        let [mut a, mut b] = pair.map(|port| match one_kernel {
+            true => port,
+            false => port.with_separate_kernels(),
+        });
+        let own = a.create(4096, RegionOptions::default()).unwrap();
+        let gref = a.grant(&own, b.domid()).unwrap();
+        let theirs = b.map(a.domid(), gref).unwrap();
+        assert_eq!([own.has_futexes(), theirs.has_futexes()], [one_kernel; 2]);
+    }
+}

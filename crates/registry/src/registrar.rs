@@ -89,8 +89,14 @@ impl<E: Environment> Registrar<E> {
             Some(LinkOp::Next) => self.next(request),
             Some(LinkOp::Totals) => self.totals(request, peers),
             Some(LinkOp::Enrolled) => self.enrolled(request),
+            Some(LinkOp::Bell) => self.bell(from, request, peers),
             Some(
-                LinkOp::Enrol | LinkOp::Update | LinkOp::Count | LinkOp::Grant | LinkOp::Departed,
+                LinkOp::Enrol
+                | LinkOp::Update
+                | LinkOp::Count
+                | LinkOp::Grant
+                | LinkOp::Departed
+                | LinkOp::Offer,
             )
             | None => Err(Errno::INVAL),
         };
@@ -330,24 +336,33 @@ impl<E: Environment> Registrar<E> {
         if owner == from {
             return Err(Errno::INVAL);
         }
-        let query = LinkMsg {
-            domid: from,
-            ..LinkMsg::about(LinkOp::Grant, construct.meta)
-        };
-        let granted = match peers.query(owner, &query) {
-            Ok(answer) if answer.errno == 0 => answer,
-            // Whatever number the owner sends, the asker gets an errno.
-            Ok(answer) if (1..4096).contains(&answer.errno) => {
-                return Ok(request.refuse(answer.errno));
-            }
-            Ok(_) => return Err(Errno::IO),
-            Err(NoAnswer::Gone) => return Err(Errno::IDRM),
-            Err(NoAnswer::Silent) => return Err(Errno::NODEV),
-        };
+        let granted = obtain(construct, owner, LinkOp::Grant, from, peers)?;
         construct.known.entry(from).or_default().mapped = true;
         Ok(LinkMsg {
             domid: owner,
             gref: granted.gref,
+            bell_gref: granted.bell_gref,
+            bell_port: granted.bell_port,
+            ..about(request, construct)
+        })
+    }
+
+    /// A doorbell is for domains that have a region in common.
+    fn bell(
+        &mut self,
+        from: Domid,
+        request: &LinkMsg,
+        peers: &mut dyn Peers,
+    ) -> Result<LinkMsg, Errno> {
+        let construct = self.sound(request)?;
+        let has_region = |domid| construct.known.get(&domid).is_some_and(|k| k.mapped);
+        if from == request.domid || !has_region(from) || !has_region(request.domid) {
+            return Err(Errno::INVAL);
+        }
+        let offered = obtain(construct, request.domid, LinkOp::Offer, from, peers)?;
+        Ok(LinkMsg {
+            bell_gref: offered.bell_gref,
+            bell_port: offered.bell_port,
             ..about(request, construct)
         })
     }
@@ -473,6 +488,33 @@ fn ask(construct: &mut Construct, domid: Domid, op: LinkOp, peers: &mut dyn Peer
         }
     }
     QueueUse::default()
+}
+
+/// Asks domain `of` to let `to` have something on account of a construct.
+///
+/// # Errors
+/// What it says; `EIDRM` when it is gone, `ENODEV` when it does not answer.
+fn obtain(
+    construct: &Construct,
+    of: Domid,
+    op: LinkOp,
+    to: Domid,
+    peers: &mut dyn Peers,
+) -> Result<LinkMsg, Errno> {
+    let query = LinkMsg {
+        domid: to,
+        ..LinkMsg::about(op, construct.meta)
+    };
+    match peers.query(of, &query) {
+        Ok(answer) if answer.errno == 0 => Ok(answer),
+        // Whatever number it sends, the asker gets an errno.
+        Ok(answer) if (1..4096).contains(&answer.errno) => {
+            Err(Errno::from_raw_os_error(answer.errno))
+        }
+        Ok(_) => Err(Errno::IO),
+        Err(NoAnswer::Gone) => Err(Errno::IDRM),
+        Err(NoAnswer::Silent) => Err(Errno::NODEV),
+    }
 }
 
 /// Tells the owner of a set or queue that a domain which had the region is gone, so that what its

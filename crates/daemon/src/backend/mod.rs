@@ -24,7 +24,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use vshmem_abi::channel::{recv, send};
 use vshmem_abi::limits::MsgLimits;
-use vshmem_abi::link::{LinkMsg, LinkOp};
+use vshmem_abi::link::{LinkMsg, LinkOp, SEPARATE_KERNELS};
 use vshmem_abi::{ABI_VERSION, Domid, paths};
 use vshmem_gnt::Limits;
 use vshmem_gnt::host::hub::{self, HubHandle};
@@ -55,6 +55,8 @@ pub struct BackArgs {
     pub ready_fd: Option<RawFd>,
     /// What each domain may have.
     pub limits: Limits,
+    /// Whether the domains are to do as if each had a kernel of its own.
+    pub separate_kernels: bool,
     /// What the configuration raises the limits of queues to.
     pub raised: MsgLimits,
 }
@@ -71,7 +73,8 @@ pub fn run(args: &BackArgs) -> Result<(), DaemonError> {
     let hub = hub::serve(args.limits).map_err(DaemonError::io("cannot start the hub"))?;
     let listener = Listener::bind(&paths::backend_socket(&args.dir), 0o600)?;
     let fail = || DaemonError::io("epoll");
-    let backend = Backend::new(listener, signals, hub, PATIENCE, args.raised).map_err(fail())?;
+    let mut backend = Backend::new(listener, signals, hub, PATIENCE, args.raised).map_err(fail())?;
+    backend.separate_kernels = args.separate_kernels;
     tracing::info!(dir = %args.dir.display(), limits = ?args.limits, "serving");
     server::ready(args.ready_fd);
     backend.serve().map_err(fail())
@@ -92,6 +95,8 @@ struct Backend {
     hub: HubHandle,
     registrar: Registrar<System>,
     links: Links,
+    /// What domains are told when they are enrolled.
+    separate_kernels: bool,
     /// By token, so the oldest first.
     newcomers: BTreeMap<u64, Newcomer>,
     next_token: u64,
@@ -119,6 +124,7 @@ impl Backend {
             hub,
             registrar: Registrar::new(System::new(raised)),
             links: Links::new(patience),
+            separate_kernels: false,
             newcomers: BTreeMap::new(),
             next_token: FIRST_NEWCOMER,
             resume: None,
@@ -289,8 +295,14 @@ impl Backend {
                 return;
             }
         };
+        let flags = if self.separate_kernels {
+            SEPARATE_KERNELS
+        } else {
+            0
+        };
         let answer = LinkMsg {
             domid,
+            flags,
             ..request.answer()
         };
         let welcome = || -> Result<(), Errno> {

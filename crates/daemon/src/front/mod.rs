@@ -30,11 +30,12 @@ use link::{Attend, Link};
 use requests::Service;
 use rustix::io::Errno;
 use serving::Front;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::RawFd;
 use std::path::PathBuf;
 use vshmem_abi::limits::MsgLimits;
-use vshmem_abi::link::{LinkMsg, LinkOp};
+use vshmem_abi::link::{LinkMsg, LinkOp, SEPARATE_KERNELS};
 use vshmem_abi::paths;
+use vshmem_gnt::Port;
 use vshmem_gnt::host::HostPort;
 
 /// What the command line says to a front-end.
@@ -65,8 +66,8 @@ pub fn run(args: &FrontArgs) -> Result<(), DaemonError> {
         paths::backend_socket(&args.dir).display(),
         args.dir.display()
     )))?;
-    let (domid, hub) = enrol(&mut link, &args.domain)?;
-    let port = HostPort::new(domid, hub).map_err(DaemonError::io("connection to the hub"))?;
+    let port = enrol(&mut link, &args.domain)?;
+    let domid = port.domid();
     let domain = Domain::new(port, args.raised);
     let domain = domain.map_err(DaemonError::io("cannot make the directory"))?;
     let generation = domain.clients.generation;
@@ -103,8 +104,8 @@ impl Attend for Nobody {
     fn late(&mut self, _: &LinkMsg) {}
 }
 
-/// Makes the domain known to the back-end; returns its number and its connection to the hub.
-fn enrol(link: &mut Link, domain: &str) -> Result<(u32, OwnedFd), DaemonError> {
+/// Makes the domain known to the back-end; returns its port.
+fn enrol(link: &mut Link, domain: &str) -> Result<HostPort, DaemonError> {
     let mut request = LinkMsg::new(LinkOp::Enrol);
     for (place, byte) in request.name.iter_mut().zip(domain.bytes()) {
         *place = byte;
@@ -115,7 +116,14 @@ fn enrol(link: &mut Link, domain: &str) -> Result<(u32, OwnedFd), DaemonError> {
         ))
     };
     match link.call(&request, &mut Nobody) {
-        Ok((answer, [Some(hub), ..])) => Ok((answer.domid, hub)),
+        Ok((answer, [Some(hub), ..])) => {
+            let port = HostPort::new(answer.domid, hub);
+            let port = port.map_err(DaemonError::io("connection to the hub"))?;
+            Ok(match answer.flags & SEPARATE_KERNELS {
+                0 => port,
+                _ => port.with_separate_kernels(),
+            })
+        }
         Ok(_) => Err(refused("no connection to the hub came with its answer")),
         Err(Errno::EXIST) => Err(refused("a domain of that name is enrolled already")),
         Err(Errno::NODEV) => Err(refused("it does not answer, or is of another version")),

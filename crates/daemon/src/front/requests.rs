@@ -87,7 +87,9 @@ impl Service {
             (Op::Remove, _) => self.remove_whole(kind, id, from),
             (Op::Undo, Kind::Sem) => self.undo(id, from),
             (Op::Settle, Kind::Sem | Kind::Msg) => self.settle_whole(kind, id),
-            (Op::Confirm | Op::Detached | Op::Lock | Op::Undo | Op::Settle, _) => Err(Errno::INVAL),
+            (Op::Confirm | Op::Detached | Op::Lock | Op::Undo | Op::Settle | Op::Bell, _) => {
+                Err(Errno::INVAL)
+            }
             (Op::Hello | Op::Fork | Op::Shutdown, _) => Err(Errno::PROTO),
         }
     }

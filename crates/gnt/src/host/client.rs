@@ -14,6 +14,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 use vshmem_abi::Domid;
 use vshmem_abi::channel::{self, Fds};
+use vshmem_abi::doorbell::Notify;
 
 /// How long the hub may take for an answer. It never waits for anybody itself, so this passes
 /// only while the whole back-end is stopped.
@@ -25,6 +26,8 @@ pub struct HostPort {
     domid: Domid,
     hub: OwnedFd,
     seq: u32,
+    /// Whether the domains are to be taken for such as share a kernel.
+    one_kernel: bool,
     channels: HashMap<LocalPort, Channel>,
 }
 
@@ -47,8 +50,18 @@ impl HostPort {
             domid,
             hub,
             seq: 0,
+            one_kernel: true,
             channels: HashMap::new(),
         })
+    }
+
+    /// The same port, of which it is said that futexes do not work in its regions, as where each domain
+    /// has a kernel of its own.
+    pub fn with_separate_kernels(self) -> Self {
+        Self {
+            one_kernel: false,
+            ..self
+        }
     }
 
     fn call(
@@ -131,7 +144,8 @@ impl Port for HostPort {
     }
 
     fn create(&mut self, bytes: u64, options: RegionOptions) -> Result<HostRegion, PortError> {
-        HostRegion::create(bytes, options)
+        let region = HostRegion::create(bytes, options)?;
+        Ok(region.with_futexes(self.one_kernel))
     }
 
     fn grant(&mut self, region: &HostRegion, to: Domid) -> Result<GrantRef, PortError> {
@@ -149,7 +163,7 @@ impl Port for HostPort {
     fn map(&mut self, owner: Domid, gref: GrantRef) -> Result<HostRegion, PortError> {
         let (answer, mut fds) = self.call(HubOp::Map, owner, gref.0, &[])?;
         let fd = fds[0].take().ok_or(PortError::TooManyDescriptors)?;
-        Ok(HostRegion::mapped(fd, answer.bytes))
+        Ok(HostRegion::mapped(fd, answer.bytes).with_futexes(self.one_kernel))
     }
 
     fn alloc_unbound(&mut self, remote: Domid) -> Result<LocalPort, PortError> {
@@ -165,10 +179,12 @@ impl Port for HostPort {
     }
 
     fn notify(&mut self, port: LocalPort) -> Result<(), PortError> {
-        let kick = &self.channel(port)?.kick;
-        // EAGAIN: the count is at its highest, so the other end is raised already.
-        let _ = rustix::io::write(kick, &1u64.to_ne_bytes());
-        Ok(())
+        let (kick, how) = self.notifier(port)?;
+        how.raise(kick).map_err(|_| PortError::BadArgument)
+    }
+
+    fn notifier(&self, port: LocalPort) -> Result<(BorrowedFd<'_>, Notify), PortError> {
+        Ok((self.channel(port)?.kick.as_fd(), Notify::Write))
     }
 
     fn wait_fd(&self, port: LocalPort) -> Result<BorrowedFd<'_>, PortError> {
@@ -195,5 +211,20 @@ impl Port for HostPort {
     fn close(&mut self, port: LocalPort) -> Result<(), PortError> {
         self.channels.remove(&port).ok_or(PortError::BadArgument)?;
         self.call(HubOp::Close, 0, port.0, &[]).map(|_| ())
+    }
+
+    fn tie_ends(
+        &mut self,
+        port: LocalPort,
+        region: &HostRegion,
+        own: u64,
+        others: u64,
+    ) -> Result<(), PortError> {
+        // The hub closes what a domain had when its connection ends.
+        self.channel(port)?;
+        if own.max(others) >= region.len() {
+            return Err(PortError::BadArgument);
+        }
+        Ok(())
     }
 }

@@ -23,6 +23,7 @@ pub struct HostRegion {
     fd: OwnedFd,
     len: u64,
     own: bool,
+    futexes: bool,
 }
 
 impl Region for HostRegion {
@@ -32,6 +33,10 @@ impl Region for HostRegion {
 
     fn len(&self) -> u64 {
         self.len
+    }
+
+    fn has_futexes(&self) -> bool {
+        self.futexes
     }
 
     fn release(self) {
@@ -70,7 +75,12 @@ impl HostRegion {
             Ok(())
         };
         prepare().map_err(to_error)?;
-        Ok(Self { fd, len, own: true })
+        Ok(Self {
+            fd,
+            len,
+            own: true,
+            futexes: true,
+        })
     }
 
     /// A region that another domain granted.
@@ -79,7 +89,13 @@ impl HostRegion {
             fd,
             len,
             own: false,
+            futexes: true,
         }
+    }
+
+    /// The same region, of which it is said whether futexes work in it.
+    pub(super) fn with_futexes(self, futexes: bool) -> Self {
+        Self { futexes, ..self }
     }
 
     /// Whether this domain made it.

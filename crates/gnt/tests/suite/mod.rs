@@ -4,6 +4,7 @@
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::mm::{MapFlags, ProtFlags};
+use std::os::fd::AsFd;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
@@ -46,11 +47,13 @@ macro_rules! conformance {
             many_notifications_before_a_look_are_one,
             a_notification_before_the_bind_is_not_lost,
             a_notification_wakes_the_end_it_is_for_and_no_other,
+            who_is_passed_a_notifier_raises_the_other_end,
             only_the_domain_it_was_made_for_binds_to_a_channel,
             a_channel_is_bound_once,
             closing_one_end_closes_the_other,
             the_death_of_a_domain_closes_the_ends_bound_to_it,
             the_death_of_a_domain_closes_what_was_offered_to_it,
+            ends_that_are_tied_learn_of_a_death_on_either_side,
             channels_are_limited_and_come_back,
             a_port_that_is_not_there_is_a_bad_argument,
         );
@@ -331,6 +334,19 @@ pub fn a_notification_wakes_the_end_it_is_for_and_no_other<W: World>() {
     assert_eq!(a.take(third), Ok(Event::Idle));
 }
 
+pub fn who_is_passed_a_notifier_raises_the_other_end<W: World>() {
+    let (_world, mut a, mut b, _c) = three::<W>(Limits::DEFAULT);
+    let (here, there) = channel(&mut a, &mut b);
+    let (fd, how) = a.notifier(here).unwrap();
+    let passed = fd.try_clone_to_owned().unwrap();
+    assert_eq!(b.take(there), Ok(Event::Idle));
+    std::thread::spawn(move || how.raise(passed.as_fd()).unwrap());
+    assert_eq!(await_event(&mut b, there), Event::Raised);
+    let (fd, how) = b.notifier(there).unwrap();
+    how.raise(fd).unwrap();
+    assert_eq!(await_event(&mut a, here), Event::Raised);
+}
+
 pub fn only_the_domain_it_was_made_for_binds_to_a_channel<W: World>() {
     let (_world, mut a, mut b, mut c) = three::<W>(Limits::DEFAULT);
     let here = a.alloc_unbound(b.domid()).unwrap();
@@ -377,6 +393,34 @@ pub fn the_death_of_a_domain_closes_what_was_offered_to_it<W: World>() {
     assert_eq!(await_event(&mut a, here), Event::Closed);
 }
 
+pub fn ends_that_are_tied_learn_of_a_death_on_either_side<W: World>() {
+    for kills_maker in [true, false] {
+        let (mut world, mut a, mut b, _c) = three::<W>(Limits::DEFAULT);
+        let own = region(&mut a, 1);
+        let gref = a.grant(&own, b.domid()).unwrap();
+        let theirs = b.map(a.domid(), gref).unwrap();
+        let here = a.alloc_unbound(b.domid()).unwrap();
+        a.tie_ends(here, &own, 100, 101).unwrap();
+        let there = b.bind_interdomain(a.domid(), here).unwrap();
+        b.tie_ends(there, &theirs, 101, 100).unwrap();
+        assert_eq!(b.take(there), Ok(Event::Raised));
+        a.notify(here).unwrap();
+        assert_eq!(await_event(&mut b, there), Event::Raised);
+        let too_far = a.tie_ends(here, &own, 4096, 0);
+        assert_eq!(too_far, Err(PortError::BadArgument));
+        let closed = if kills_maker {
+            drop(own);
+            world.kill(a);
+            await_event(&mut b, there)
+        } else {
+            drop(theirs);
+            world.kill(b);
+            await_event(&mut a, here)
+        };
+        assert_eq!(closed, Event::Closed);
+    }
+}
+
 pub fn channels_are_limited_and_come_back<W: World>() {
     let limits = Limits {
         channels: 3,
@@ -401,6 +445,7 @@ pub fn a_port_that_is_not_there_is_a_bad_argument<W: World>() {
     assert_eq!(a.take(bad), Err(PortError::BadArgument));
     assert_eq!(a.close(bad), Err(PortError::BadArgument));
     assert_eq!(a.wait_fd(bad).err(), Some(PortError::BadArgument));
+    assert_eq!(a.notifier(bad).err(), Some(PortError::BadArgument));
     let bound = b.bind_interdomain(a.domid(), bad);
     assert_eq!(bound, Err(PortError::BadArgument));
 }

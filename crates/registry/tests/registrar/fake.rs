@@ -110,6 +110,8 @@ impl Peers for Fake {
             usage: usage.copied().unwrap_or_default(),
             queue: queue.copied().unwrap_or_default(),
             gref: 7000 + query.domid,
+            bell_gref: 8000 + query.domid,
+            bell_port: 9000 + query.domid,
             ..query.answer()
         })
     }

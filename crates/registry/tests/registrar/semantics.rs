@@ -416,9 +416,32 @@ fn locate_asks_the_owner_to_grant_and_is_not_for_the_owner() {
     let id = t.make();
     let located = t.ask(3, &about(LinkOp::Locate, id));
     assert_eq!((located.domid, located.gref), (1, 7003));
+    assert_eq!((located.bell_gref, located.bell_port), (8003, 9003));
     assert_eq!(t.ask(1, &about(LinkOp::Locate, id)).errno, EINVAL);
     t.peers.domains.get_mut(&1).unwrap().silent = true;
     assert_eq!(t.ask(2, &about(LinkOp::Locate, id)).errno, ENODEV);
+}
+
+#[test]
+fn a_doorbell_is_asked_of_a_domain_that_has_the_same_region() {
+    let mut t = test();
+    let id = t.shared();
+    let mut bell = about(LinkOp::Bell, id);
+    bell.domid = 3;
+    // Neither one who has not got the region gives one, nor does it get one.
+    t.find(3, id);
+    assert_eq!(t.ask(2, &bell).errno, EINVAL);
+    assert_eq!(t.ask(3, &LinkMsg { domid: 2, ..bell }).errno, EINVAL);
+    assert_eq!(t.ask(2, &LinkMsg { domid: 2, ..bell }).errno, EINVAL);
+    assert_eq!(t.ask(2, &LinkMsg { domid: 77, ..bell }).errno, EINVAL);
+    t.ask(3, &about(LinkOp::Locate, id));
+    t.peers.take_asked();
+    let offered = t.ask(2, &bell);
+    assert_eq!((offered.bell_gref, offered.bell_port), (8002, 9002));
+    let asked: Vec<_> = t.peers.take_asked().iter().map(|a| (a.0, a.1)).collect();
+    assert_eq!(asked, [(3, LinkOp::Offer)]);
+    t.peers.domains.get_mut(&3).unwrap().silent = true;
+    assert_eq!(t.ask(2, &bell).errno, ENODEV);
 }
 
 #[test]
