@@ -58,3 +58,6 @@ impl fmt::Display for Kind {
 /// Number of a domain: what Xen calls a domid; on the host port drawn by the back-end at
 /// enrolment and never used twice while it runs. 0 is the back-end itself (dom0).
 pub type Domid = u32;
+
+/// The highest number that a domain can have: a token has 20 bits for it. Xen's end below 2^15.
+pub const MAX_DOMID: Domid = (1 << 20) - 1;

@@ -13,13 +13,17 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum LinkOp {
-    /// First message of a front-end: `name`. Answer: `domid`, and on the host port `flags`
+    /// First message of a front-end: `generation`, and `name` (host port; on Xen number and name are
+    /// what XenStore says). Answer: `domid` and `epoch`, and on the host port `flags`
     /// ([`SEPARATE_KERNELS`]), with the descriptor of the connection to the hypervisor's stand-in.
+    /// Asked with `flags` 1 by a front-end that was enrolled at an earlier back-end and goes on: it then
+    /// asks with [`LinkOp::Find`] for all that it knows, and ends that with [`LinkOp::Resumed`].
+    /// `ESTALE` when this back-end does not know it.
     Enrol = 1,
     /// Find `meta.key` of `meta.kind`, or make it as `flags` say (`IPC_CREAT`, `IPC_EXCL`) with
     /// the rest of `meta` and one of the candidate ids in `ids`. Answer: `meta`, `created`.
     Get = 2,
-    /// The construct `meta.id`. Answer: `meta`.
+    /// The construct `meta.id`. Answer: `meta`. `flags` 1 of one who resumes: its region is at hand.
     Find = 3,
     /// Set `meta.uid`, `gid`, `mode` of `meta.id`. The permission was checked.
     Set = 4,
@@ -38,25 +42,27 @@ pub enum LinkOp {
     Next = 9,
     /// Totals of `meta.kind`. Answer: `totals`.
     Totals = 10,
-    /// Is a domain enrolled that has the number `domid`? `ENOENT` when it is not.
+    /// Is a domain enrolled that has the number `domid` and this `epoch`? `ENOENT` when it is not.
     Enrolled = 11,
     /// A doorbell of domain `domid`, of which somebody waits on the set or queue `meta.id`. Answer:
     /// `bell_gref` and `bell_port`, granted and offered to the asker by `domid`.
     Bell = 12,
+    /// A front-end that was enrolled at an earlier back-end has asked for all that it knows.
+    Resumed = 13,
     /// Query: `meta` has changed. `meta.state` is `Free` when the construct is gone.
     /// Answer: `usage` of this domain.
     Update = 32,
     /// Query: the use of `meta.id` in this domain. Answer: `usage`; of the owner of a queue `queue`.
     Count = 33,
-    /// Query to the owner domain: grant the region of `meta.id` to `domid`. Answer: `gref`; of a
-    /// set or queue in which futexes do not work also `bell_gref` and `bell_port`, the page and the event
+    /// Query to the owner domain: grant the region of `meta.id` to `domid`, now in `epoch`. Answer:
+    /// `gref`; of a set or queue in which futexes do not work also `bell_gref` and `bell_port`, the page and the event
     /// channel of the doorbell that the owner has made for `domid` (0: none).
     Grant = 34,
     /// Query to the owner domain of a set or queue: `domid`, which knew `meta.id`, is gone with
-    /// all its processes.
+    /// all its processes, those of `epoch`.
     Departed = 35,
-    /// Query: make a doorbell for `domid`, which shares the set or queue `meta.id`. Answer: `bell_gref`,
-    /// `bell_port`.
+    /// Query: make a doorbell for `domid`, now in `epoch`, which shares the set or queue `meta.id`.
+    /// Answer: `bell_gref`, `bell_port`.
     Offer = 36,
 }
 
@@ -76,6 +82,7 @@ impl LinkOp {
             10 => Self::Totals,
             11 => Self::Enrolled,
             12 => Self::Bell,
+            13 => Self::Resumed,
             32 => Self::Update,
             33 => Self::Count,
             34 => Self::Grant,
@@ -136,9 +143,15 @@ pub struct LinkMsg {
     pub ids: [i32; CANDIDATES],
     /// Name of the domain, padded with zero bytes.
     pub name: [u8; 32],
+    /// A random number that each start of a `vshmemd` draws anew.
+    pub generation: u64,
+    /// Which `vshmemd` of the domain `domid` this is about ([`crate::token`]).
+    pub epoch: u32,
+    /// 0.
+    pub reserved: u32,
 }
 
-const _: () = assert!(size_of::<LinkMsg>() == 40 + 72 + 40 + 32 + 56 + 16 + 32);
+const _: () = assert!(size_of::<LinkMsg>() == 40 + 72 + 40 + 32 + 56 + 16 + 32 + 16);
 
 impl LinkMsg {
     /// A message that asks for `op`.

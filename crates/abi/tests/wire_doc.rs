@@ -160,7 +160,7 @@ fn the_wire_page_names_every_field_at_its_offset() {
     rows!(rows, Reply, errno, value, slot, fds, body);
     rows!(
         rows, LinkMsg, version, op, seq, errno, domid, flags, gref, created, bell_gref, bell_port,
-        meta, usage, totals, queue, ids, name
+        meta, usage, totals, queue, ids, name, generation, epoch, reserved
     );
     rows.extend((0..256).filter_map(|n| Some(format!("| {n} | {:?} |", Op::from_raw(n)?))));
     rows.extend((0..256).filter_map(|n| Some(format!("| {n} | {:?} |", LinkOp::from_raw(n)?))));

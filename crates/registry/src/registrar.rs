@@ -5,7 +5,7 @@ use crate::env::{Environment, NoAnswer, Peers};
 use crate::table::{Construct, Known, Table};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
-use vshmem_abi::ids::{IPC_PRIVATE, may_be_routed};
+use vshmem_abi::ids::{IPC_PRIVATE, MAX_DOMID, may_be_routed};
 use vshmem_abi::link::{LinkMsg, LinkOp};
 use vshmem_abi::wire::{MODE_LOCKED, Meta, QueueUse, State, Usage};
 use vshmem_abi::{Domid, Kind, pages, paths};
@@ -38,12 +38,20 @@ impl EnrolError {
     }
 }
 
+/// An enrolled domain.
+#[derive(Debug)]
+struct Enrolled {
+    name: String,
+    /// Which `vshmemd` of the domain this is ([`vshmem_abi::token`]).
+    epoch: u8,
+}
+
 /// The arbiter of all keys and ids of a machine.
 #[derive(Debug)]
 pub struct Registrar<E> {
     env: E,
     table: Table,
-    domains: BTreeMap<Domid, String>,
+    domains: BTreeMap<Domid, Enrolled>,
     last_domid: Domid,
 }
 
@@ -63,13 +71,20 @@ impl<E: Environment> Registrar<E> {
         if let Some(why) = paths::domain_name_error(name) {
             return Err(EnrolError::BadName(why));
         }
-        if let Some((domid, _)) = self.domains.iter().find(|(_, n)| *n == name) {
+        if let Some((domid, _)) = self.domains.iter().find(|(_, d)| d.name == name) {
             return Err(EnrolError::Taken(*domid));
         }
-        let domid = self.last_domid.checked_add(1);
-        let domid = domid.ok_or(EnrolError::NoNumber)?;
+        let domid = self.last_domid + 1;
+        if domid > MAX_DOMID {
+            return Err(EnrolError::NoNumber);
+        }
         self.last_domid = domid;
-        self.domains.insert(domid, name.to_owned());
+        let enrolled = Enrolled {
+            name: name.to_owned(),
+            // A number is never used again here.
+            epoch: 0,
+        };
+        self.domains.insert(domid, enrolled);
         Ok(domid)
     }
 
@@ -92,6 +107,7 @@ impl<E: Environment> Registrar<E> {
             Some(LinkOp::Bell) => self.bell(from, request, peers),
             Some(
                 LinkOp::Enrol
+                | LinkOp::Resumed
                 | LinkOp::Update
                 | LinkOp::Count
                 | LinkOp::Grant
@@ -107,13 +123,20 @@ impl<E: Environment> Registrar<E> {
     }
 
     fn enrolled(&self, request: &LinkMsg) -> Result<LinkMsg, Errno> {
-        let known = self.domains.contains_key(&request.domid);
-        known.then(|| request.answer()).ok_or(Errno::NOENT)
+        match self.domains.get(&request.domid) {
+            Some(enrolled) if u32::from(enrolled.epoch) == request.epoch => Ok(request.answer()),
+            _ => Err(Errno::NOENT),
+        }
+    }
+
+    /// Which `vshmemd` of a domain is enrolled.
+    fn epoch(&self, domid: Domid) -> u8 {
+        self.domains.get(&domid).map_or(0, |d| d.epoch)
     }
 
     /// A domain is gone. What it owned is lost, what it had attached is not attached any more.
     pub fn domain_died(&mut self, domid: Domid, peers: &mut dyn Peers) {
-        self.domains.remove(&domid);
+        let epoch = self.domains.remove(&domid).map_or(0, |d| d.epoch);
         let known_there = |c: &Construct| c.known.contains_key(&domid);
         for id in self.table.ids(known_there) {
             let Some(construct) = self.table.get_mut(id) else {
@@ -131,7 +154,7 @@ impl<E: Environment> Registrar<E> {
             } else if construct.meta.state != State::Live as u32 {
                 self.settle(id, None, peers);
             } else if construct.kind != Kind::Shm && had_region {
-                tell_departed(construct, domid, peers);
+                tell_departed(construct, domid, epoch, peers);
             }
         }
     }
@@ -331,12 +354,13 @@ impl<E: Environment> Registrar<E> {
         request: &LinkMsg,
         peers: &mut dyn Peers,
     ) -> Result<LinkMsg, Errno> {
+        let epoch = self.epoch(from);
         let construct = self.sound(request)?;
         let owner = construct.meta.owner;
         if owner == from {
             return Err(Errno::INVAL);
         }
-        let granted = obtain(construct, owner, LinkOp::Grant, from, peers)?;
+        let granted = obtain(construct, owner, LinkOp::Grant, (from, epoch), peers)?;
         construct.known.entry(from).or_default().mapped = true;
         Ok(LinkMsg {
             domid: owner,
@@ -354,12 +378,19 @@ impl<E: Environment> Registrar<E> {
         request: &LinkMsg,
         peers: &mut dyn Peers,
     ) -> Result<LinkMsg, Errno> {
+        let epoch = self.epoch(from);
         let construct = self.sound(request)?;
         let has_region = |domid| construct.known.get(&domid).is_some_and(|k| k.mapped);
         if from == request.domid || !has_region(from) || !has_region(request.domid) {
             return Err(Errno::INVAL);
         }
-        let offered = obtain(construct, request.domid, LinkOp::Offer, from, peers)?;
+        let offered = obtain(
+            construct,
+            request.domid,
+            LinkOp::Offer,
+            (from, epoch),
+            peers,
+        )?;
         Ok(LinkMsg {
             bell_gref: offered.bell_gref,
             bell_port: offered.bell_port,
@@ -498,11 +529,12 @@ fn obtain(
     construct: &Construct,
     of: Domid,
     op: LinkOp,
-    to: Domid,
+    (to, epoch): (Domid, u8),
     peers: &mut dyn Peers,
 ) -> Result<LinkMsg, Errno> {
     let query = LinkMsg {
         domid: to,
+        epoch: epoch.into(),
         ..LinkMsg::about(op, construct.meta)
     };
     match peers.query(of, &query) {
@@ -519,9 +551,10 @@ fn obtain(
 
 /// Tells the owner of a set or queue that a domain which had the region is gone, so that what its
 /// processes were doing there is brought to an end.
-fn tell_departed(construct: &Construct, gone: Domid, peers: &mut dyn Peers) {
+fn tell_departed(construct: &Construct, gone: Domid, epoch: u8, peers: &mut dyn Peers) {
     let query = LinkMsg {
         domid: gone,
+        epoch: epoch.into(),
         ..LinkMsg::about(LinkOp::Departed, construct.meta)
     };
     // An owner that does not answer hears of it all the same, or is gone itself.

@@ -35,9 +35,9 @@ const GRACE: Duration = Duration::from_millis(100);
 pub enum Pending {
     /// What this dead client has left in this set or queue: the lock, waiters, messages.
     CleanUp(i32, Token),
-    /// What a dead domain has left there; who of it has the lock, and since when, as far as
-    /// has been seen.
-    Departed(i32, Domid, Option<(Token, Instant)>),
+    /// What a dead domain, of this epoch, has left there; who of it has the lock, and since when, as
+    /// far as has been seen.
+    Departed(i32, Domid, u8, Option<(Token, Instant)>),
     /// Those of this domain who wait on this queue look whether they still may.
     LookAgain(i32),
     /// This queue gets this `msg_qbytes`.
@@ -53,7 +53,7 @@ pub enum Pending {
 impl Domain {
     /// The token of this daemon itself.
     fn token(&self) -> Token {
-        Token::new(self.domid, 0)
+        Token::new(self.domid, Token::serial_in(self.clients.run.epoch, 0))
     }
 
     /// The times that the region of a set tells, if it is at hand.
@@ -161,10 +161,10 @@ impl Domain {
         }
     }
 
-    /// The domain that holds the lock of the set or queue `id`, as the lock says, if it is not this one.
-    pub fn foreign_holder(&self, id: i32) -> Option<Domid> {
+    /// Who holds the lock of the set or queue `id`, as the lock says, if it is one of another domain.
+    pub fn foreign_holder(&self, id: i32) -> Option<Token> {
         let holder = self.constructs.get(id)?.shared()?.lock_holder();
-        (holder != Token::NONE && holder.domid() != self.domid).then(|| holder.domid())
+        (holder != Token::NONE && holder.domid() != self.domid).then_some(holder)
     }
 
     /// Takes the lock of `id` from a client of this domain that there is not, or from this daemon, which
@@ -183,9 +183,9 @@ impl Domain {
         }
     }
 
-    /// Another domain, which had the region of our set or queue `id`, is gone.
-    pub fn departed(&mut self, id: i32, domid: Domid) {
-        self.pending.push(Pending::Departed(id, domid, None));
+    /// Another domain, which had the region of our set or queue `id`, is gone in this epoch.
+    pub fn departed(&mut self, id: i32, domid: Domid, epoch: u8) {
+        self.pending.push(Pending::Departed(id, domid, epoch, None));
         self.do_pending();
     }
 
@@ -286,7 +286,9 @@ impl Domain {
         for mut pending in std::mem::take(&mut self.pending) {
             let done = match &mut pending {
                 &mut Pending::CleanUp(id, token) => self.clean_up(id, Dead::Client(token)),
-                Pending::Departed(id, domid, holder) => self.clear_domain(*id, *domid, holder),
+                Pending::Departed(id, domid, epoch, holder) => {
+                    self.clear_domain(*id, Dead::Domain(*domid, *epoch), holder)
+                }
                 &mut Pending::LookAgain(id) => self.in_queue(id, |queue, me, is_dead| {
                     queue.look_again(me, seconds(), is_dead)
                 }),
@@ -334,8 +336,7 @@ impl Domain {
         work(queue, self.token(), &|slot| self.waits.is_dead(slot)).is_ok()
     }
 
-    fn clear_domain(&self, id: i32, domid: Domid, seen: &mut Option<(Token, Instant)>) -> bool {
-        let dead = Dead::Domain(domid);
+    fn clear_domain(&self, id: i32, dead: Dead, seen: &mut Option<(Token, Instant)>) -> bool {
         let shared = self.constructs.get(id).and_then(Known::shared);
         let holder = shared.map_or(Token::NONE, Shared::lock_holder);
         if dead.is(holder) {

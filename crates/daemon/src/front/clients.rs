@@ -18,6 +18,22 @@ use vshmem_abi::token::Token;
 use vshmem_abi::wire::Welcome;
 use vshmem_engine::client_page::PageMaster;
 
+/// What tells one run of a domain's `vshmemd` from all others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// A random number.
+    pub generation: u64,
+    /// Which `vshmemd` of this domain number it is ([`vshmem_abi::token`]).
+    pub epoch: u8,
+}
+
+impl Run {
+    /// Draws a generation.
+    pub fn draw_generation() -> u64 {
+        random().max(1)
+    }
+}
+
 /// One process.
 pub struct Client {
     /// What it has attached.
@@ -136,18 +152,18 @@ pub struct Clients {
     by_number: BTreeMap<u64, Client>,
     free: Vec<u32>,
     next: u32,
-    /// Generation of the domain, which their pages bear.
-    pub generation: u64,
+    /// This run of `vshmemd`, whose generation their pages bear.
+    pub run: Run,
 }
 
 impl Clients {
-    /// None yet; draws the generation.
-    pub fn new() -> Self {
+    /// None yet, of this run.
+    pub fn new(run: Run) -> Self {
         Self {
             by_number: BTreeMap::new(),
             free: Vec::new(),
             next: 0,
-            generation: random().max(1),
+            run,
         }
     }
 
@@ -157,7 +173,7 @@ impl Clients {
     /// What making the page says: no more descriptors, no memory.
     pub fn add(&mut self, number: u64) -> std::io::Result<&mut Client> {
         let slot = self.free.last().copied().unwrap_or(self.next);
-        let page = PageMaster::create(slot, self.generation)?;
+        let page = PageMaster::create(slot, self.run.generation)?;
         if self.free.pop().is_none() {
             self.next += 1;
         }
@@ -166,7 +182,7 @@ impl Clients {
             birth: None,
             page,
             slot,
-            serial: number,
+            serial: Token::serial_in(self.run.epoch, number),
             pid: 0,
             pidfd: None,
             ending: false,
@@ -260,9 +276,14 @@ mod tests {
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
     use vshmem_engine::client_page::PageMine;
 
+    const RUN: Run = Run {
+        generation: 1,
+        epoch: 0,
+    };
+
     #[test]
     fn a_slot_is_used_again_only_when_its_client_is_gone() {
-        let mut clients = Clients::new();
+        let mut clients = Clients::new(RUN);
         assert_eq!(clients.add(10).unwrap().slot, 0);
         assert_eq!(clients.add(11).unwrap().slot, 1);
         clients.remove(10);
@@ -272,7 +293,7 @@ mod tests {
 
     #[test]
     fn a_client_lives_from_its_making_until_its_page_is_unmapped() {
-        let mut clients = Clients::new();
+        let mut clients = Clients::new(RUN);
         let client = clients.add(1).unwrap();
         assert!(client.lives());
         let mine = PageMine::map(client.page.fd(), 42).unwrap();
@@ -287,7 +308,7 @@ mod tests {
         let flags = SocketFlags::CLOEXEC;
         let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None);
         let (ours, theirs) = pair.unwrap();
-        let mut clients = Clients::new();
+        let mut clients = Clients::new(RUN);
         clients.add(1).unwrap();
         clients.add_child(2, 1).unwrap();
         let child = clients.get_mut(2).unwrap();
@@ -303,7 +324,7 @@ mod tests {
         let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None);
         let (ours, _theirs) = pair.unwrap();
         let ours = Rc::new(ours);
-        let mut clients = Clients::new();
+        let mut clients = Clients::new(RUN);
         let child = clients.add(1).unwrap();
         child.expect_birth(ours.clone());
         child.outlive_connection();
@@ -313,7 +334,7 @@ mod tests {
 
     #[test]
     fn a_client_that_seals_its_page_is_not_kept_for_ever() {
-        let mut clients = Clients::new();
+        let mut clients = Clients::new(RUN);
         let client = clients.add(1).unwrap();
         let _mine = PageMine::map(client.page.fd(), 42).unwrap();
         assert!(client.is_left());
@@ -323,7 +344,7 @@ mod tests {
 
     #[test]
     fn a_child_of_nobody_leaves_nothing_behind() {
-        let mut clients = Clients::new();
+        let mut clients = Clients::new(RUN);
         assert!(clients.add_child(2, 1).is_err());
         assert_eq!(clients.iter().count(), 0);
     }

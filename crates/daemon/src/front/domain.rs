@@ -3,7 +3,7 @@
 //! how constructs are used, what the back-end's queries ask, and what the dead leave behind.
 
 use super::aftermath::Pending;
-use super::clients::{Client, Clients};
+use super::clients::{Client, Clients, Run};
 use super::constructs::{Constructs, Known};
 use super::creation::{Plan, Rules};
 use super::link::Attend;
@@ -70,10 +70,10 @@ impl Domain {
     ///
     /// # Errors
     /// What making the directory says.
-    pub fn new(port: HostPort, raised: MsgLimits) -> std::io::Result<Self> {
-        let clients = Clients::new();
+    pub fn new(port: HostPort, run: Run, raised: MsgLimits) -> std::io::Result<Self> {
+        let clients = Clients::new(run);
         let domid = port.domid();
-        let generation = clients.generation;
+        let generation = run.generation;
         let mut directory = DirectoryWriter::create(domid, generation)?;
         directory.tell_limits(&raised);
         Ok(Self {
@@ -179,7 +179,11 @@ impl Domain {
                 Ok(gref) => answer.gref = gref,
                 Err(errno) => answer.errno = errno,
             },
-            Some(LinkOp::Departed) => self.departed(query.meta.id, query.domid),
+            // An epoch that is none is of nobody.
+            Some(LinkOp::Departed) => match u8::try_from(query.epoch) {
+                Ok(epoch) => self.departed(query.meta.id, query.domid, epoch),
+                Err(_) => answer.errno = libc::EINVAL,
+            },
             _ => answer.errno = libc::ENOSYS,
         }
         answer

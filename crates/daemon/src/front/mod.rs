@@ -25,6 +25,7 @@ mod throttle;
 mod undoers;
 
 use crate::server::{self, DaemonError, Listener, PidFile};
+use clients::Run;
 use domain::Domain;
 use link::{Attend, Link};
 use requests::Service;
@@ -66,11 +67,11 @@ pub fn run(args: &FrontArgs) -> Result<(), DaemonError> {
         paths::backend_socket(&args.dir).display(),
         args.dir.display()
     )))?;
-    let port = enrol(&mut link, &args.domain)?;
+    let generation = Run::draw_generation();
+    let (port, epoch) = enrol(&mut link, &args.domain, generation)?;
     let domid = port.domid();
-    let domain = Domain::new(port, args.raised);
+    let domain = Domain::new(port, Run { generation, epoch }, args.raised);
     let domain = domain.map_err(DaemonError::io("cannot make the directory"))?;
-    let generation = domain.clients.generation;
     let listener = Listener::bind(&paths::domain_socket(&args.dir, &args.domain), 0o666)?;
     let service = Service::new(domain, link);
     let front = Front::new(listener, signals, service).map_err(DaemonError::io("epoll"))?;
@@ -104,9 +105,12 @@ impl Attend for Nobody {
     fn late(&mut self, _: &LinkMsg) {}
 }
 
-/// Makes the domain known to the back-end; returns its port.
-fn enrol(link: &mut Link, domain: &str) -> Result<HostPort, DaemonError> {
-    let mut request = LinkMsg::new(LinkOp::Enrol);
+/// Makes the domain known to the back-end; returns its port and its epoch.
+fn enrol(link: &mut Link, domain: &str, generation: u64) -> Result<(HostPort, u8), DaemonError> {
+    let mut request = LinkMsg {
+        generation,
+        ..LinkMsg::new(LinkOp::Enrol)
+    };
     for (place, byte) in request.name.iter_mut().zip(domain.bytes()) {
         *place = byte;
     }
@@ -119,10 +123,11 @@ fn enrol(link: &mut Link, domain: &str) -> Result<HostPort, DaemonError> {
         Ok((answer, [Some(hub), ..])) => {
             let port = HostPort::new(answer.domid, hub);
             let port = port.map_err(DaemonError::io("connection to the hub"))?;
-            Ok(match answer.flags & SEPARATE_KERNELS {
+            let port = match answer.flags & SEPARATE_KERNELS {
                 0 => port,
                 _ => port.with_separate_kernels(),
-            })
+            };
+            Ok((port, answer.epoch as u8))
         }
         Ok(_) => Err(refused("no connection to the hub came with its answer")),
         Err(Errno::EXIST) => Err(refused("a domain of that name is enrolled already")),

@@ -362,7 +362,7 @@ impl Front {
         if request.version != ABI_VERSION || domain.clients.get(number).is_some() {
             return Err(Errno::PROTO);
         }
-        let generation = domain.clients.generation;
+        let generation = domain.clients.run.generation;
         if request.token != 0 && request.token != generation {
             tracing::warn!(
                 pid = caller.pid,
@@ -403,7 +403,7 @@ impl Front {
             .clients
             .get(child)
             .ok_or(Errno::PROTO)?
-            .welcome(domain.domid, domain.clients.generation);
+            .welcome(domain.domid, domain.clients.run.generation);
         domain.note_fork(parent);
         if let Err(errno) = self.epoll.add(&ours, child, EventFlags::IN) {
             domain.clients.remove(child);

@@ -160,14 +160,17 @@ fn is_readable(pidfd: BorrowedFd<'_>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::clients::Clients;
+    use super::super::clients::{Clients, Run};
     use super::*;
     use std::process::{Child, Command, Stdio};
 
     const DOMID: Domid = 3;
 
     fn clients_of(pids: &[i32]) -> Clients {
-        let mut clients = Clients::new();
+        let mut clients = Clients::new(Run {
+            generation: 1,
+            epoch: 0,
+        });
         for (number, &pid) in (100..).zip(pids) {
             clients.add(number).unwrap().identify(pid);
         }

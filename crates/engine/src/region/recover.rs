@@ -15,8 +15,8 @@ use vshmem_abi::token::Token;
 pub enum Dead {
     /// A client. Its process may live on (`exec`), so its undo records stay.
     Client(Token),
-    /// A domain, with all its processes.
-    Domain(u32),
+    /// A domain, with all its processes: those of this epoch.
+    Domain(u32, u8),
 }
 
 impl Dead {
@@ -24,7 +24,9 @@ impl Dead {
     pub fn is(self, token: Token) -> bool {
         match self {
             Self::Client(dead) => token == dead,
-            Self::Domain(domid) => token != Token::NONE && token.domid() == domid,
+            Self::Domain(domid, epoch) => {
+                token != Token::NONE && token.domid() == domid && token.epoch() == epoch
+            }
         }
     }
 }
@@ -113,5 +115,20 @@ impl<C: Cell64, S: Surroundings, K: Kind> Locked<'_, '_, C, S, K> {
                 self.abandon(who);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_dead_of_a_domain_are_told_from_those_who_came_after_with_its_number() {
+        let of = |epoch, count| Token::new(2, Token::serial_in(epoch, count));
+        let dead = Dead::Domain(2, 7);
+        assert!(dead.is(of(7, 0)) && dead.is(of(7, 20)));
+        assert!(!dead.is(of(8, 20)) && !dead.is(of(6, 0)));
+        assert!(!dead.is(Token::new(3, of(7, 20).serial())));
+        assert!(!Dead::Domain(0, 0).is(Token::NONE));
     }
 }

@@ -117,7 +117,7 @@ impl Kind for Shape {
 
     fn sweep<C: Cell64, S: Surroundings>(locked: &mut Locked<'_, '_, C, S>, dead: Dead, now: i64) {
         locked.sweep_longs();
-        if let Dead::Domain(_) = dead {
+        if let Dead::Domain(..) = dead {
             locked.undo_of(|token| dead.is(token), 0, now);
         }
     }

@@ -16,6 +16,10 @@ const KEY: i32 = 0x1234;
 const FIRST: u64 = 16;
 const SECOND: u64 = 17;
 const OTHER_DOMAIN: Domid = 2;
+const RUN: Run = Run {
+    generation: 9,
+    epoch: 0,
+};
 
 struct World {
     domain: Domain,
@@ -50,7 +54,7 @@ impl World {
         let hub = serve(Limits::DEFAULT).unwrap();
         let port = HostPort::new(1, hub.add_domain(1).unwrap()).unwrap();
         let other = hub.add_domain(OTHER_DOMAIN).unwrap();
-        let mut domain = Domain::new(port, MsgLimits::default()).unwrap();
+        let mut domain = Domain::new(port, RUN, MsgLimits::default()).unwrap();
         let region = domain.port.create(8192, RegionOptions::default()).unwrap();
         domain.constructs.learn(&meta(State::Live)).unwrap();
         domain.constructs.hold(ID, region, None);

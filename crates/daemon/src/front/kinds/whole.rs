@@ -54,14 +54,16 @@ impl Service {
     /// is one that nobody has.
     pub fn settle_whole(&mut self, kind: Kind, id: i32) -> Answered {
         self.usable(kind, id)?;
-        if let Some(domid) = self.domain.foreign_holder(id) {
+        if let Some(holder) = self.domain.foreign_holder(id) {
+            let (domid, epoch) = (holder.domid(), holder.epoch());
             let wanted = LinkMsg {
                 domid,
+                epoch: epoch.into(),
                 ..LinkMsg::new(LinkOp::Enrolled)
             };
             if self.ask(&wanted) == Err(Errno::NOENT) {
-                tracing::warn!(id, domid, "a lock is held by a domain that is none");
-                self.domain.departed(id, domid);
+                tracing::warn!(id, domid, epoch, "a lock is held by a domain that is none");
+                self.domain.departed(id, domid, epoch);
             }
         }
         self.domain.settle(id);

@@ -318,7 +318,7 @@ fn what_a_dead_domain_held_comes_back_and_what_it_was_handed_is_handed_on() {
         let mut locked = queue.try_lock(token_of(2), &domain).unwrap();
         locked.hold(1000, 1, token_of(2)).unwrap();
         locked.unlock();
-        let clear = |by| queue.clean_up(by, Dead::Domain(1), 5000, &around);
+        let clear = |by| queue.clean_up(by, Dead::Domain(1, 0), 5000, &around);
         let died = dies_at(stores, || clear(other));
         let third = Token::new(3, 0);
         let _ = queue.clean_up(third, Dead::Client(other), 5000, &around);

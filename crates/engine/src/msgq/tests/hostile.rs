@@ -79,7 +79,7 @@ fn anything(queue: &Queue<'_, Liar>, around: &Around) {
             locked.look_again(1 + random() as u32 % 2)
         }),
         10 => drop(queue.clean_up(DAEMON, Dead::Client(by.token), 5, around)),
-        11 => drop(queue.clean_up(DAEMON, Dead::Domain(2), 5, around)),
+        11 => drop(queue.clean_up(DAEMON, Dead::Domain(2, 0), 5, around)),
         _ => {
             let _ = (queue.status(), queue.look(index), queue.is_awaited());
             let _ = (queue.fall_asleep(index), queue.may_concern(by.token));

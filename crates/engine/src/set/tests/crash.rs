@@ -341,9 +341,9 @@ fn the_death_of_a_domain_takes_back_what_all_its_processes_would_have() {
         let words = moment.words();
         let set = Set::new(&words, SMALL).unwrap();
         let clean_up = |by: Token, dead: Dead| set.clean_up(by, dead, 5000, &around).unwrap();
-        let died = dies_at(stores, || clean_up(other, Dead::Domain(1)));
+        let died = dies_at(stores, || clean_up(other, Dead::Domain(1, 0)));
         clean_up(DAEMON, Dead::Client(other));
-        clean_up(DAEMON, Dead::Domain(1));
+        clean_up(DAEMON, Dead::Domain(1, 0));
         sound::check(&set);
         let values = [0, 1, 2].map(|num| set.load(set.sem(num)) & 0xffff);
         assert_eq!(values, [0, 0, 1]);

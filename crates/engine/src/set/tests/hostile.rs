@@ -49,7 +49,7 @@ fn anything(set: &Set<'_, Liar>, around: &Around) {
             let _ = locked.is_undo_of(random() as u32, token);
         }),
         8 => drop(set.clean_up(DAEMON, Dead::Client(token), 5, around)),
-        9 => drop(set.clean_up(DAEMON, Dead::Domain(2), 5, around)),
+        9 => drop(set.clean_up(DAEMON, Dead::Domain(2, 0), 5, around)),
         10 => drop(set.apply_undo(DAEMON, token, 5, 5, around)),
         _ => {
             let _ = (set.look(index), set.fall_asleep(index), set.times());
