@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Memory of another domain on Xen: how the list of a region's grants is handed over between
 //! domains (the **grant directory**, pages that the owner grants as well), how a `vshmemd` tells its
-//! clients of it (the **grant list**, a sealed file), and what a client needs of gntdev, the
-//! kernel's driver that maps grants. Every byte is described in `docs/wire.md`.
+//! clients of it (the **grant list**, a sealed file), the page that belongs to an event channel, and
+//! what is needed of the kernel's drivers: gntalloc, which makes pages that are granted, and gntdev,
+//! which maps them. Every shared byte is described in `docs/wire.md`.
 
 use crate::layout::Shared;
 use crate::{Domid, PAGE_SIZE};
-use core::sync::atomic::{AtomicU32, AtomicU64};
+use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// First word of each page of a grant directory: "VSHMEMG1" in memory order.
@@ -94,6 +95,75 @@ pub const fn list_bytes(pages: u32) -> usize {
     LIST_REQUEST + size_of::<MapGrantRef>() + pages as usize * size_of::<GrantRef>()
 }
 
+/// First word of the page of an event channel: "VSHMEME1" in memory order.
+pub const CHANNEL_MAGIC: u64 = u64::from_le_bytes(*b"VSHMEME1");
+
+/// The page that the maker of an event channel grants to the domain which may bind to it. Its reference
+/// is the number of the channel in messages. The two `vshmemd`s alone map it, for as long as they
+/// have the channel; the kernels clear the two bytes when those mappings go, however they go, and
+/// then raise the other end.
+#[repr(C)]
+pub struct ChannelPage {
+    /// [`CHANNEL_MAGIC`].
+    pub magic: AtomicU64,
+    /// The event channel, as it is numbered in the maker's domain.
+    pub port: AtomicU32,
+    /// 1 once the other domain has bound to it.
+    pub bound: AtomicU32,
+    /// 1 while the maker has its end.
+    pub maker: AtomicU8,
+    /// 1 while the domain that bound has its end.
+    pub binder: AtomicU8,
+    /// Zero.
+    pub reserved: [AtomicU8; 6],
+}
+
+// SAFETY: repr(C), atomics only, the size below shows that there is no padding.
+unsafe impl Shared for ChannelPage {}
+
+/// `struct ioctl_gntalloc_alloc_gref` of `linux/xen/gntalloc.h`, without the references that follow.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct AllocGref {
+    /// The domain that may map the pages.
+    pub domid: u16,
+    /// [`GNTALLOC_FLAG_WRITABLE`], or 0 for reading only.
+    pub flags: u16,
+    /// Pages.
+    pub count: u32,
+    /// Set by the kernel: the offset for the `mmap` of the gntalloc descriptor, 0 for its first
+    /// allocation.
+    pub index: u64,
+}
+
+/// In [`AllocGref::flags`]: the other domain may write.
+pub const GNTALLOC_FLAG_WRITABLE: u16 = 1;
+
+/// `struct ioctl_gntalloc_dealloc_gref`.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct DeallocGref {
+    /// The offset that [`AllocGref::index`] said.
+    pub index: u64,
+    /// Pages.
+    pub count: u32,
+    /// Zero.
+    pub pad: u32,
+}
+
+/// The device file that makes pages which are granted.
+pub const GNTALLOC: &core::ffi::CStr = c"/dev/xen/gntalloc";
+
+/// Makes pages, all zero, and grants them ([`AllocGref`] and room for a reference for each page).
+/// `ENOSPC` when the module parameter `limit`, or the grant table of the domain, is used up.
+pub const IOCTL_GNTALLOC_ALLOC_GREF: u32 = request(5, size_of::<AllocGref>() + 8);
+/// Takes pages out of the descriptor ([`DeallocGref`]): they go when nobody has them mapped.
+pub const IOCTL_GNTALLOC_DEALLOC_GREF: u32 = request(6, size_of::<DeallocGref>());
+
 /// `struct ioctl_gntdev_map_grant_ref` of `linux/xen/gntdev.h`, without the references that follow.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
@@ -157,6 +227,8 @@ const _: () = {
     assert!(size_of::<DirectoryPage>() == PAGE_SIZE as usize);
     assert!(offset_of!(DirectoryPage, refs) == 32);
     assert!(size_of::<ListHead>() == 32 && LIST_REQUEST.is_multiple_of(8));
+    assert!(size_of::<ChannelPage>() == 24);
+    assert!(size_of::<AllocGref>() == 16 && size_of::<DeallocGref>() == 16);
     assert!(size_of::<MapGrantRef>() == 16 && offset_of!(MapGrantRef, index) == 8);
     assert!(size_of::<GrantRef>() == 8);
     assert!(size_of::<UnmapGrantRef>() == 16);

@@ -4,7 +4,7 @@
 
 use std::mem::{offset_of, size_of};
 use vshmem_abi::doorbell;
-use vshmem_abi::grants::{DirectoryPage, GrantRef, ListHead, MapGrantRef};
+use vshmem_abi::grants::{ChannelPage, DirectoryPage, GrantRef, ListHead, MapGrantRef};
 use vshmem_abi::layout::{
     AttachEntry, ClientPage, DirEntry, DirHeader, Directory, PageHeader, WaitHeader, WaitPage,
     WaitSlot,
@@ -123,6 +123,16 @@ fn the_wire_page_names_every_field_at_its_offset() {
     rows!(rows, ListHead, magic, bytes, owner, flags, reserved);
     rows!(rows, MapGrantRef, count, pad, index);
     rows!(rows, GrantRef, domid, reference);
+    rows!(
+        rows,
+        ChannelPage,
+        magic,
+        port,
+        bound,
+        maker,
+        binder,
+        reserved
+    );
     rows!(
         rows, Meta, id, kind, key, state, uid, gid, cuid, cgid, mode, owner, size, ctime, cpid,
         index, huge_shift, reserved

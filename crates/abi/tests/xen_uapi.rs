@@ -7,7 +7,9 @@ use std::mem::{offset_of, size_of};
 use std::process::{Command, Stdio};
 use vshmem_abi::doorbell::IOCTL_EVTCHN_NOTIFY;
 use vshmem_abi::grants::{
-    GrantRef, IOCTL_GNTDEV_MAP_GRANT_REF, IOCTL_GNTDEV_UNMAP_GRANT_REF, MapGrantRef, UnmapGrantRef,
+    AllocGref, DeallocGref, GNTALLOC_FLAG_WRITABLE, GrantRef, IOCTL_GNTALLOC_ALLOC_GREF,
+    IOCTL_GNTALLOC_DEALLOC_GREF, IOCTL_GNTDEV_MAP_GRANT_REF, IOCTL_GNTDEV_UNMAP_GRANT_REF,
+    MapGrantRef, UnmapGrantRef,
 };
 
 /// What the header uses of Xen's own headers without including them.
@@ -84,4 +86,40 @@ fn evtchn_is_asked_as_the_kernels_header_says() {
         ("sizeof(struct ioctl_evtchn_notify)", size_of::<u32>()),
     ];
     assert_in_c("xen/evtchn.h", &list);
+}
+
+#[test]
+fn gntalloc_is_asked_as_the_kernels_header_says() {
+    let alloc = |field| format!("offsetof(struct ioctl_gntalloc_alloc_gref, {field})");
+    let dealloc = "struct ioctl_gntalloc_dealloc_gref";
+    let list = [
+        (
+            "IOCTL_GNTALLOC_ALLOC_GREF".to_owned(),
+            IOCTL_GNTALLOC_ALLOC_GREF as usize,
+        ),
+        (
+            "IOCTL_GNTALLOC_DEALLOC_GREF".to_owned(),
+            IOCTL_GNTALLOC_DEALLOC_GREF as usize,
+        ),
+        (
+            "GNTALLOC_FLAG_WRITABLE".to_owned(),
+            GNTALLOC_FLAG_WRITABLE.into(),
+        ),
+        (alloc("domid"), offset_of!(AllocGref, domid)),
+        (alloc("flags"), offset_of!(AllocGref, flags)),
+        (alloc("count"), offset_of!(AllocGref, count)),
+        (alloc("index"), offset_of!(AllocGref, index)),
+        (alloc("gref_ids"), size_of::<AllocGref>()),
+        (format!("sizeof({dealloc})"), size_of::<DeallocGref>()),
+        (
+            format!("offsetof({dealloc}, index)"),
+            offset_of!(DeallocGref, index),
+        ),
+        (
+            format!("offsetof({dealloc}, count)"),
+            offset_of!(DeallocGref, count),
+        ),
+    ];
+    let list: Vec<(&str, usize)> = list.iter().map(|(e, v)| (e.as_str(), *v)).collect();
+    assert_in_c("xen/gntalloc.h", &list);
 }

@@ -6,6 +6,8 @@ use std::fmt;
 use std::os::fd::BorrowedFd;
 use vshmem_abi::Domid;
 use vshmem_abi::doorbell::Notify;
+use vshmem_abi::grants::How;
+use vshmem_abi::region::Memory;
 
 /// Number of a grant, in the table of the domain that granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -38,20 +40,39 @@ impl Default for Limits {
     }
 }
 
-/// Which of the [`Limits`] was reached.
+/// Which limit was reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
     /// [`Limits::grants`].
     Grants,
-    /// [`Limits::channels`].
+    /// [`Limits::channels`], or what Xen gives a domain.
     Channels,
+    /// On Xen: pages that gntalloc makes for the whole domain.
+    GrantedPages,
+    /// On Xen: the table of grants, which the domain's disks and networks use too.
+    GrantTable,
+    /// On Xen: pages that gntdev maps at a time.
+    MappedPages,
 }
 
 impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Grants => "grants (raise --grant-limit of the back-end)",
-            Self::Channels => "event channels (raise --evtchn-limit of the back-end)",
+            Self::Channels => {
+                "event channels (raise --evtchn-limit of the back-end, on Xen max_event_channels in \
+                 the domain's xl.cfg)"
+            }
+            Self::GrantedPages => {
+                "pages of gntalloc (raise /sys/module/xen_gntalloc/parameters/limit)"
+            }
+            Self::GrantTable => {
+                "grants (raise max_grant_frames in the domain's xl.cfg; if other programs of the \
+                 domain use gntalloc, /sys/module/xen_gntalloc/parameters/limit)"
+            }
+            Self::MappedPages => {
+                "pages mapped at a time (raise /sys/module/xen_gntdev/parameters/limit)"
+            }
         })
     }
 }
@@ -65,6 +86,23 @@ pub enum PortError {
     /// A limit of the asking domain is used up.
     #[error("this domain has used up its {0}")]
     NoSpace(Limit),
+    /// The region's memory was made for another domain, and on this port one region is granted to
+    /// one other domain only.
+    #[error(
+        "its memory was made for domain {peer}, and memory that gntalloc makes can be granted to one \
+         other domain only (to share it with another one instead: remove it, and make it again with \
+         [xen] peer in vshmem.toml)"
+    )]
+    OtherPeer {
+        /// The domain that it was made for.
+        peer: Domid,
+    },
+    /// The region's memory was made for this domain alone, and on this port that cannot be changed.
+    #[error(
+        "it was made when no other domain was ready, so its memory cannot be granted to any (remove \
+         it and make it again)"
+    )]
+    NoPeer,
     /// No memory for a region.
     #[error("out of memory, or of huge pages")]
     NoMemory,
@@ -87,7 +125,7 @@ impl PortError {
     pub const fn errno(self) -> Errno {
         match self {
             Self::Refused => Errno::ACCESS,
-            Self::NoSpace(_) => Errno::NOSPC,
+            Self::NoSpace(_) | Self::OtherPeer { .. } | Self::NoPeer => Errno::NOSPC,
             Self::NoMemory => Errno::NOMEM,
             Self::TooManyDescriptors => Errno::MFILE,
             Self::Gone => Errno::IDRM,
@@ -106,13 +144,21 @@ pub struct RegionOptions {
     /// raising `SIGBUS` where they are missing at the first touch. Ordinary pages are never
     /// reserved.
     pub reserve: bool,
+    /// The other domain that it is to be granted to, where memory is made for one domain (Xen);
+    /// `None` there: for none. Elsewhere it says nothing.
+    pub peer: Option<Domid>,
+    /// Other domains can read it only. Refused where a port cannot see to that.
+    pub read_only: bool,
 }
 
 /// The memory behind one construct, own or another domain's. Dropping it closes the descriptor;
 /// the pages go when nobody has them mapped or open any more.
 pub trait Region {
-    /// The descriptor that clients map, open for reading and writing.
+    /// The descriptor that stands for it with clients, open for reading and writing.
     fn fd(&self) -> BorrowedFd<'_>;
+
+    /// How it is mapped from [`Region::fd`].
+    fn how(&self) -> How;
 
     /// Bytes, rounded up to whole pages.
     fn len(&self) -> u64;
@@ -151,18 +197,22 @@ pub trait Port {
     /// The number of this domain.
     fn domid(&self) -> Domid;
 
+    /// What the memory of the regions that it makes costs.
+    fn memory(&self) -> Memory;
+
     /// Makes a region of at least `bytes` zero bytes.
     ///
     /// # Errors
-    /// `NoMemory`, `TooManyDescriptors`; `BadArgument` for a size of 0 or beyond what the kernel
-    /// can have, or a huge page size that this machine has not.
+    /// `NoMemory`, `TooManyDescriptors`, `NoSpace`; `BadArgument` for a size of 0 or beyond what
+    /// the kernel can have, a huge page size that this machine has not, or other options that
+    /// the port has not.
     fn create(&mut self, bytes: u64, options: RegionOptions) -> Result<Self::Region, PortError>;
 
     /// Lets domain `to` map an own region.
     ///
     /// # Errors
-    /// `NoSpace(Grants)`; `Gone` when there is no domain `to`; `BadArgument` when the region is
-    /// not this domain's own.
+    /// `NoSpace`; `Gone` when there is no domain `to`; `OtherPeer` or `NoPeer` when its memory was
+    /// not made for that domain; `BadArgument` when the region is not this domain's own.
     fn grant(&mut self, region: &Self::Region, to: Domid) -> Result<GrantRef, PortError>;
 
     /// Takes a grant back: nobody maps it any more from now on, what is mapped stays.

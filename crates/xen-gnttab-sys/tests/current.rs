@@ -53,7 +53,11 @@ fn installed() -> bool {
 
 fn generate(library: &Library) -> String {
     let bindings = bindgen::Builder::default()
-        .header_contents("all.h", &format!("#include <{}>\n", library.header))
+        .header_contents(
+            "all.h",
+            // How a logger is made, which the header only mentions.
+            &format!("#include <xentoollog.h>\n#include <{}>\n", library.header),
+        )
         .dynamic_library_name(library.table)
         .dynamic_link_require_all(true)
         .allowlist_function(library.functions)

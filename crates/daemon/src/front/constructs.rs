@@ -12,8 +12,7 @@ use vshmem_abi::{Kind, pages};
 use vshmem_engine::directory::DirectoryWriter;
 use vshmem_engine::msgq::QueueMap;
 use vshmem_engine::set::SetMap;
-use vshmem_gnt::host::HostRegion;
-use vshmem_gnt::{GrantRef, Port, PortError, Region};
+use vshmem_gnt::{AnyRegion, GrantRef, Port, PortError, Region};
 
 /// What is known of one construct beside its entry in the directory.
 #[derive(Default)]
@@ -21,7 +20,7 @@ pub struct Known {
     /// Slot in the directory.
     pub slot: u32,
     /// Own, or mapped from another domain when a client first needed it.
-    region: Option<HostRegion>,
+    region: Option<AnyRegion>,
     /// The same region, if it is a set's or a queue's, for what is done on behalf of the dead.
     shared: Option<Shared>,
     file: Option<FileId>,
@@ -70,7 +69,7 @@ impl Known {
     /// What the port says; `BadArgument` when the region is not at hand.
     pub fn grant(
         &mut self,
-        port: &mut impl Port<Region = HostRegion>,
+        port: &mut impl Port<Region = AnyRegion>,
         to: Domid,
     ) -> Result<GrantRef, PortError> {
         if let Some(&(_, gref)) = self.grants.iter().find(|(domid, _)| *domid == to) {
@@ -83,7 +82,7 @@ impl Known {
     }
 
     /// Frees the memory and ends the grants. Nobody has the construct attached any more.
-    pub fn release(self, port: &mut impl Port<Region = HostRegion>) {
+    pub fn release(self, port: &mut impl Port<Region = AnyRegion>) {
         for (domid, gref) in self.grants {
             if let Err(error) = port.end_grant(gref) {
                 tracing::debug!(domid, %error, "a grant ended before");
@@ -159,7 +158,7 @@ impl Constructs {
     }
 
     /// Keeps the region of a construct that was learnt; of a set or queue the mapping too.
-    pub fn hold(&mut self, id: i32, region: HostRegion, shared: Option<Shared>) {
+    pub fn hold(&mut self, id: i32, region: AnyRegion, shared: Option<Shared>) {
         if let Some(known) = self.known.get_mut(&id) {
             known.file = FileId::of(region.fd());
             known.region = Some(region);

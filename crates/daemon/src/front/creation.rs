@@ -99,6 +99,7 @@ impl Rules {
         let options = RegionOptions {
             huge_shift: meta.huge_shift,
             reserve: true,
+            ..RegionOptions::default()
         };
         match Kind::from_raw(meta.kind)? {
             Kind::Shm => Some(Plan::segment(meta.size, options)),
@@ -171,6 +172,7 @@ impl Rules {
             let options = RegionOptions {
                 huge_shift,
                 reserve: !no_reserve,
+                ..RegionOptions::default()
             };
             return Ok(Plan::segment(size, options));
         }
@@ -182,8 +184,8 @@ impl Rules {
             return Err(Errno::NOMEM);
         }
         let options = RegionOptions {
-            huge_shift: 0,
             reserve: !no_reserve,
+            ..RegionOptions::default()
         };
         Ok(Plan::segment(size, options))
     }

@@ -18,12 +18,10 @@ use vshmem_abi::Kind;
 use vshmem_abi::ids::{Domid, IPC_PRIVATE};
 use vshmem_abi::limits::MsgLimits;
 use vshmem_abi::link::{LinkMsg, LinkOp};
-use vshmem_abi::region::Memory;
 use vshmem_abi::wire::{Meta, State, Usage};
 use vshmem_engine::directory::DirectoryWriter;
 use vshmem_engine::wait_page::WaitMaster;
-use vshmem_gnt::host::{HostPort, HostRegion};
-use vshmem_gnt::{Port, PortError};
+use vshmem_gnt::{AnyPort, AnyRegion, Port, PortError};
 
 /// How many ids of lost constructs are remembered after nothing of them is attached any more.
 const LOST: usize = 4096;
@@ -43,7 +41,7 @@ pub struct Domain {
     /// What bounds the making of constructs.
     pub rules: Rules,
     /// Grants and maps.
-    pub port: HostPort,
+    pub port: AnyPort,
     /// Constructs of which the last attachment here has gone while they were being removed, so
     /// that the back-end has to be told.
     pub vacated: Vec<i32>,
@@ -70,7 +68,7 @@ impl Domain {
     ///
     /// # Errors
     /// What making the directory says.
-    pub fn new(port: HostPort, run: Run, raised: MsgLimits) -> std::io::Result<Self> {
+    pub fn new(port: AnyPort, run: Run, raised: MsgLimits) -> std::io::Result<Self> {
         let clients = Clients::new(run);
         let domid = port.domid();
         let generation = run.generation;
@@ -83,7 +81,7 @@ impl Domain {
             waits: WaitMaster::create(generation)?,
             undoers: Undoers::default(),
             pending: Vec::new(),
-            rules: Rules::open(raised, Memory::OnDemand),
+            rules: Rules::open(raised, port.memory()),
             port,
             vacated: Vec::new(),
             orphaned: Vec::new(),
@@ -145,7 +143,7 @@ impl Domain {
     ///
     /// # Errors
     /// `ENOSPC` when the directory is full; what mapping a set or queue says.
-    pub fn enter(&mut self, meta: &Meta, plan: &Plan, region: HostRegion) -> Result<u32, Errno> {
+    pub fn enter(&mut self, meta: &Meta, plan: &Plan, region: AnyRegion) -> Result<u32, Errno> {
         let shared = match &plan.inside {
             Some(inside) => Some(Shared::create(inside, &region, meta.id)?),
             None => None,

@@ -70,7 +70,7 @@ pub fn run(args: &FrontArgs) -> Result<(), DaemonError> {
     let generation = Run::draw_generation();
     let (port, epoch) = enrol(&mut link, &args.domain, generation)?;
     let domid = port.domid();
-    let domain = Domain::new(port, Run { generation, epoch }, args.raised);
+    let domain = Domain::new(port.into(), Run { generation, epoch }, args.raised);
     let domain = domain.map_err(DaemonError::io("cannot make the directory"))?;
     let listener = Listener::bind(&paths::domain_socket(&args.dir, &args.domain), 0o666)?;
     let service = Service::new(domain, link);

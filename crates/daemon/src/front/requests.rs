@@ -17,8 +17,7 @@ use vshmem_abi::ids::{IPC_PRIVATE, may_be_routed};
 use vshmem_abi::link::{LinkMsg, LinkOp};
 use vshmem_abi::perm::{READ, may_control};
 use vshmem_abi::wire::{Meta, Op, QueueStat, QueueUse, Request, STAT_ANY, STAT_INDEX, Stat, State};
-use vshmem_gnt::host::HostRegion;
-use vshmem_gnt::{GrantRef, Port};
+use vshmem_gnt::{AnyRegion, GrantRef, Port};
 
 const CREAT: i32 = libc::IPC_CREAT;
 const EXCLUSIVE: i32 = libc::IPC_CREAT | libc::IPC_EXCL;
@@ -226,7 +225,7 @@ impl Service {
         size: u64,
         flags: i32,
         from: &Asker<'_>,
-    ) -> Result<(Plan, HostRegion), Errno> {
+    ) -> Result<(Plan, AnyRegion), Errno> {
         let plan = self.domain.rules.check(kind, size, flags, from.caller)?;
         match self.domain.port.create(plan.bytes(), plan.options) {
             Ok(region) => Ok((plan, region)),
@@ -246,7 +245,7 @@ impl Service {
         kind: Kind,
         request: &Request,
         plan: &Plan,
-        region: HostRegion,
+        region: AnyRegion,
         from: &Asker<'_>,
     ) -> Answered {
         let (uid, gid) = (from.caller.uid, from.caller.gid);
@@ -317,7 +316,16 @@ impl Service {
         if known.is_some_and(|known| known.fd().is_some()) {
             return Ok(());
         }
-        let place = self.ask_about(LinkOp::Locate, *meta)?;
+        let place = self.ask_about(LinkOp::Locate, *meta).inspect_err(|errno| {
+            if *errno == Errno::NOSPC {
+                tracing::warn!(
+                    id = meta.id,
+                    owner = meta.owner,
+                    "the owner domain cannot grant a region to this one; the log of its vshmemd says \
+                     why, and what to do about it"
+                );
+            }
+        })?;
         let mapped = self.domain.port.map(place.domid, GrantRef(place.gref));
         let region = mapped.map_err(|error| {
             tracing::warn!(id = meta.id, owner = place.domid, %error, "cannot map a region");

@@ -10,8 +10,7 @@ use vshmem_abi::{Kind, msgq, set};
 use vshmem_engine::msgq::QueueMap;
 use vshmem_engine::region::recover::{Busy, Dead};
 use vshmem_engine::set::SetMap;
-use vshmem_gnt::Region;
-use vshmem_gnt::host::HostRegion;
+use vshmem_gnt::{AnyRegion, Region};
 
 /// What is to be made in the region of a new construct.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +44,7 @@ impl Shared {
     ///
     /// # Errors
     /// What mapping it says.
-    pub fn create(inside: &Inside, region: &HostRegion, id: i32) -> Result<Self, Errno> {
+    pub fn create(inside: &Inside, region: &AnyRegion, id: i32) -> Result<Self, Errno> {
         Ok(match inside {
             Inside::Set(shape) => Self::Set(SetMap::create(region.fd(), id, shape)?),
             Inside::Queue(shape, qbytes) => {
@@ -61,7 +60,7 @@ impl Shared {
     /// # Errors
     /// `EIDRM` when there is no such construct in it: its owner has given it back meanwhile. Else what
     /// `mmap` says.
-    pub fn map(meta: &Meta, region: &HostRegion) -> Result<Option<Self>, Errno> {
+    pub fn map(meta: &Meta, region: &AnyRegion) -> Result<Option<Self>, Errno> {
         let fd = region.fd();
         let mapped = match Kind::from_raw(meta.kind) {
             Some(Kind::Sem) => SetMap::map(fd).map(Self::Set),

@@ -15,6 +15,7 @@ use std::time::Duration;
 use vshmem_abi::Domid;
 use vshmem_abi::channel::{self, Fds};
 use vshmem_abi::doorbell::Notify;
+use vshmem_abi::region::Memory;
 
 /// How long the hub may take for an answer. It never waits for anybody itself, so this passes
 /// only while the whole back-end is stopped.
@@ -141,6 +142,10 @@ impl Port for HostPort {
 
     fn domid(&self) -> Domid {
         self.domid
+    }
+
+    fn memory(&self) -> Memory {
+        Memory::OnDemand
     }
 
     fn create(&mut self, bytes: u64, options: RegionOptions) -> Result<HostRegion, PortError> {

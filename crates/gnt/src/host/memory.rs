@@ -7,6 +7,7 @@ use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use vshmem_abi::PAGE_SIZE;
+use vshmem_abi::grants::How;
 
 /// What every region is sealed with: its size is what it was made with, for ever, so nobody who
 /// maps it can be given `SIGBUS` by another who has the descriptor.
@@ -31,6 +32,10 @@ impl Region for HostRegion {
         self.fd.as_fd()
     }
 
+    fn how(&self) -> How {
+        How::Direct
+    }
+
     fn len(&self) -> u64 {
         self.len
     }
@@ -50,7 +55,10 @@ impl Region for HostRegion {
 
 impl HostRegion {
     /// A new region of the domain that this process serves.
-    pub(super) fn create(bytes: u64, options: RegionOptions) -> Result<Self, PortError> {
+    pub(crate) fn create(bytes: u64, options: RegionOptions) -> Result<Self, PortError> {
+        if options.read_only {
+            return Err(PortError::BadArgument);
+        }
         let page = match options.huge_shift {
             0 => PAGE_SIZE,
             shift @ 13..=40 => 1 << shift,
@@ -104,7 +112,8 @@ impl HostRegion {
     }
 }
 
-fn memfd(huge_shift: u32) -> Result<OwnedFd, Errno> {
+/// A new file of memory.
+pub(crate) fn memfd(huge_shift: u32) -> Result<OwnedFd, Errno> {
     let mut flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     if huge_shift != 0 {
         flags |= MemfdFlags::HUGETLB | MemfdFlags::from_bits_retain(huge_shift << HUGE_SHIFT_AT);
@@ -129,7 +138,7 @@ fn reserve(fd: &OwnedFd, len: u64) -> Result<(), Errno> {
 }
 
 /// What the kernel's refusal to make a region or an eventfd means.
-pub(super) fn to_error(errno: Errno) -> PortError {
+pub(crate) fn to_error(errno: Errno) -> PortError {
     match errno {
         Errno::MFILE | Errno::NFILE => PortError::TooManyDescriptors,
         Errno::NOMEM | Errno::NOSPC => PortError::NoMemory,
@@ -171,6 +180,7 @@ mod tests {
             let options = RegionOptions {
                 huge_shift,
                 reserve: true,
+                ..RegionOptions::default()
             };
             let made = HostRegion::create(4096, options);
             assert_eq!(made.err(), Some(PortError::BadArgument), "{huge_shift}");

@@ -7,7 +7,7 @@
 
 mod client;
 pub mod hub;
-mod memory;
+pub(crate) mod memory;
 mod serve;
 
 pub use client::HostPort;

@@ -8,6 +8,7 @@ use vshmem_abi::Kind;
 use vshmem_abi::layout::Directory;
 use vshmem_engine::client_page::PageMine;
 use vshmem_engine::{attach, directory};
+use vshmem_gnt::host::HostPort;
 use vshmem_gnt::host::hub::{HubHandle, serve};
 use vshmem_gnt::{Limits, RegionOptions};
 
@@ -54,7 +55,7 @@ impl World {
         let hub = serve(Limits::DEFAULT).unwrap();
         let port = HostPort::new(1, hub.add_domain(1).unwrap()).unwrap();
         let other = hub.add_domain(OTHER_DOMAIN).unwrap();
-        let mut domain = Domain::new(port, RUN, MsgLimits::default()).unwrap();
+        let mut domain = Domain::new(port.into(), RUN, MsgLimits::default()).unwrap();
         let region = domain.port.create(8192, RegionOptions::default()).unwrap();
         domain.constructs.learn(&meta(State::Live)).unwrap();
         domain.constructs.hold(ID, region, None);
