@@ -2,6 +2,7 @@
 //! `cargo xtask`: the tasks of the project that take more than one command.
 
 mod demo;
+mod lab;
 mod miri;
 mod packages;
 mod programs;
@@ -34,6 +35,9 @@ enum Task {
     ///
     /// Needs a nightly toolchain with Miri: rustup toolchain install nightly --component miri
     Miri,
+    /// Boot real Xen in QEMU, with guests
+    #[command(subcommand)]
+    Lab(lab::Task),
     /// Build, and run the benchmarks, native beside routed
     Bench {
         /// For the benchmark runner, as in `cargo xtask bench -- --quick`
@@ -47,6 +51,7 @@ fn main() -> ExitCode {
         Task::Demo => demo::demo().map(|()| ExitCode::SUCCESS),
         Task::Test { args } => test::test(&args),
         Task::Miri => miri::miri().map(|()| ExitCode::SUCCESS),
+        Task::Lab(task) => lab::lab(task),
         Task::Bench { args } => bench(&args).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {

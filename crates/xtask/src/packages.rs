@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 /// Read by PostgreSQL's installation: settings for the cluster it would make.
 const CLUSTER_SETTINGS: &str = "/etc/postgresql-common/createcluster.d";
 
-/// Installs what is missing, or says what to install.
+/// Installs what is missing of the list, or says what to install.
 pub fn provide() -> Result<()> {
     let list = project::root().join("ci/packages.txt");
     let text = std::fs::read_to_string(&list).map_err(|e| format!("{}: {e}", list.display()))?;
@@ -19,8 +19,13 @@ pub fn provide() -> Result<()> {
         );
         return Ok(());
     }
+    require(names(&text))
+}
+
+/// Installs what is missing of these, or says what to install.
+pub fn require<'a>(packages: impl IntoIterator<Item = &'a str>) -> Result<()> {
     let mut missing = Vec::new();
-    for package in names(&text) {
+    for package in packages {
         if !is_installed(package)? {
             missing.push(package);
         }
@@ -38,7 +43,7 @@ pub fn provide() -> Result<()> {
 }
 
 /// The packages of a list: the first word of each line, `#` begins a comment.
-fn names(list: &str) -> impl Iterator<Item = &str> {
+pub fn names(list: &str) -> impl Iterator<Item = &str> {
     list.lines()
         .filter_map(|line| line.split('#').next()?.split_whitespace().next())
 }
