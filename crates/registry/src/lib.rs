@@ -11,8 +11,11 @@
 //! concern all domains together (SHMMNI, SHMALL, SEMMNI, SEMMNS, MSGMNI).
 
 mod env;
+mod keeper;
 mod registrar;
 mod table;
+pub mod xenstore;
 
 pub use env::{Environment, NoAnswer, Peers, System};
+pub use keeper::{Keeper, Kept, NoKeeper};
 pub use registrar::{EnrolError, Registrar};
