@@ -5,6 +5,7 @@
 //! [`Request`] with its current effective uid and gid as `SCM_CREDENTIALS` and waits for the one
 //! [`Reply`]; descriptors travel beside a reply as `SCM_RIGHTS`. `vshmemd` never speaks first.
 
+use crate::grants::How;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// What a request asks for. The fields of [`Request`] that an operation uses are named here.
@@ -17,14 +18,14 @@ pub enum Op {
     Hello = 1,
     /// `shmget`, `semget`, `msgget`: `kind`, `key`, `size` (`nsems` for sets), `flags`.
     /// Reply: `value` is the id, `body` is [`Meta`]; a segment just made comes with a descriptor
-    /// of its region for reading and writing.
+    /// of its region for reading and writing, if that is a file to be mapped directly.
     Get = 2,
     /// Is `id` a routed construct of `kind`? Reply: `body` is [`Meta`]; `EINVAL` when it is not.
     Find = 3,
     /// The region of `id`; `flags` is the access wanted as permission bits ([`crate::perm`]).
-    /// Reply: `body` is [`Meta`], with the descriptor of the region: of a segment read-only unless
-    /// write permission was asked for; of a set or queue for reading and writing, if the caller may read
-    /// or alter it. `value` says what kind of memory it is ([`REGION_GRANTS`], [`REGION_NO_FUTEX`]).
+    /// Reply: `value` says how to map it ([`REGION_GRANTS`], [`REGION_NO_FUTEX`]), `body` is [`Opened`], with the
+    /// descriptor of the region: of a segment read-only unless write permission was asked for (where there is such a
+    /// descriptor: a device has none); of a set or queue for reading and writing, if the caller may read or alter it.
     Open = 4,
     /// The client has counted an attachment of `id`, which is being removed: does it still live?
     Confirm = 5,
@@ -213,6 +214,27 @@ pub struct Welcome {
     pub client: u32,
     /// The client's serial number ([`crate::token`]).
     pub serial: u64,
+}
+
+/// Body of the reply to [`Op::Open`].
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Opened {
+    /// The construct.
+    pub meta: Meta,
+    /// Bytes of its region, in whole pages.
+    pub bytes: u64,
+}
+
+/// How the region is mapped of which an [`Op::Open`] has this [`Reply::value`].
+pub const fn how_opened(value: i32) -> How {
+    if value & REGION_GRANTS != 0 {
+        How::Grants
+    } else {
+        How::Direct
+    }
 }
 
 /// Body of the reply to [`Op::Undo`].
@@ -422,6 +444,7 @@ const _: () = {
     assert!(size_of::<Usage>() == 40);
     assert!(size_of::<Stat>() <= BODY);
     assert!(size_of::<QueueStat>() <= BODY);
+    assert!(size_of::<Opened>() == 80);
     assert!(size_of::<Reply>() == 152);
 };
 

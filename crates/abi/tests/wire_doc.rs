@@ -13,7 +13,9 @@ use vshmem_abi::link::{LinkMsg, LinkOp};
 use vshmem_abi::msgq::{self, header};
 use vshmem_abi::region::{self, waiter};
 use vshmem_abi::set::{self, undo};
-use vshmem_abi::wire::{Bell, Meta, Op, QueueUse, Reply, Request, Totals, Undoer, Usage, Welcome};
+use vshmem_abi::wire::{
+    Bell, Meta, Op, Opened, QueueUse, Reply, Request, Totals, Undoer, Usage, Welcome,
+};
 
 /// The rows that the page must have for a type: its size, and the offset of each field.
 macro_rules! rows {
@@ -162,6 +164,7 @@ fn the_wire_page_names_every_field_at_its_offset() {
     );
     rows!(rows, Totals, used, indices, pages, resident);
     rows!(rows, Welcome, generation, domid, client, serial);
+    rows!(rows, Opened, meta, bytes);
     rows!(rows, Undoer, token);
     rows!(rows, Bell, serial, how, port, direction, reserved);
     rows!(

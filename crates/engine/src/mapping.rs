@@ -1,9 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Mapping a shared layout into this process. The one place of this crate that deals in raw
-//! memory; all else works on the atomics of [`vshmem_abi::layout`].
+//! Mapping a shared layout, or the memory of a region, into this process. The one place of this crate that deals in
+//! raw memory; all else works on the atomics of [`vshmem_abi::layout`].
+
+mod grants;
+mod source;
+
+pub use grants::{Device, Gntdev, GrantList, KeptList};
+pub use source::{FileId, How, MapError, Mapped, Place, Source};
 
 use rustix::io::Errno;
-use rustix::mm::{MapFlags, ProtFlags};
+use rustix::mm::ProtFlags;
 use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 use vshmem_abi::PAGE_SIZE;
@@ -25,14 +31,23 @@ unsafe impl<T: Shared> Send for Mapping<T> {}
 unsafe impl<T: Shared> Sync for Mapping<T> {}
 
 impl<T: Shared> Mapping<T> {
-    /// Maps the beginning of `fd`, for reading or for reading and writing.
+    /// Maps the beginning of the file `fd`, for reading or for reading and writing.
     ///
     /// # Errors
     /// `PROTO` when the file is too small for a `T`: touching what it lacks would be a `SIGBUS`.
     /// Else what `fstat` and `mmap` say.
     pub fn new(fd: BorrowedFd<'_>, writable: bool) -> Result<Self, Errno> {
-        if rustix::fs::fstat(fd)?.st_size < file_size::<T>() as i64 {
-            return Err(Errno::PROTO);
+        let (how, len) = (How::Direct, file_size::<T>());
+        Self::of(&Source { fd, how, len }, writable).map_err(MapError::errno)
+    }
+
+    /// Maps a region that holds a `T`, likewise.
+    ///
+    /// # Errors
+    /// [`MapError`]; `PROTO` of the system when it is not of the size of a `T`.
+    pub fn of(source: &Source<'_>, writable: bool) -> Result<Self, MapError> {
+        if source.len != file_size::<T>() {
+            return Err(Errno::PROTO.into());
         }
         let prot = if writable {
             ProtFlags::READ | ProtFlags::WRITE
@@ -40,19 +55,10 @@ impl<T: Shared> Mapping<T> {
             ProtFlags::READ
         };
         // SAFETY: a new mapping at an address of the kernel's choice replaces nothing.
-        let at = unsafe {
-            rustix::mm::mmap(
-                std::ptr::null_mut(),
-                file_size::<T>() as usize,
-                prot,
-                MapFlags::SHARED,
-                fd,
-                0,
-            )?
-        };
-        NonNull::new(at.cast())
+        let mapped = unsafe { source.map(Place::anywhere(prot)) }?;
+        NonNull::new(mapped.at as *mut T)
             .map(|at| Self { at })
-            .ok_or(Errno::NOMEM)
+            .ok_or(MapError::Os(Errno::NOMEM))
     }
 
     /// Keeps the mapping out of children made by `fork`.
@@ -92,7 +98,7 @@ impl<T: Shared> std::ops::Deref for Mapping<T> {
 
     fn deref(&self) -> &T {
         // SAFETY: `at` is mapped, large enough (checked against the file, which is sealed against
-        // shrinking) and page-aligned; `T` is atomics only, so others may write at any time.
+        // shrinking, or a device, which has no size) and page-aligned; `T` is atomics only, so others may write at any time.
         unsafe { self.at.as_ref() }
     }
 }

@@ -7,6 +7,7 @@
 use crate::sys;
 use std::cell::UnsafeCell;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering::*};
+use vshmem_engine::mapping::{FileId, KeptList};
 
 /// Attachments that one process can have: as many as the kernel's default limit of mappings.
 const CAPACITY: usize = 65536;
@@ -26,8 +27,10 @@ pub struct Attachment {
     pub generation: u64,
     /// Whether the client page counts it.
     pub counted: bool,
-    /// Device and inode of the region, by which its mappings are known.
-    pub file: (u64, u64),
+    /// Device and inode of the file that is mapped, by which its mappings are known.
+    pub file: FileId,
+    /// What it takes to map the region again, if it is one of grants.
+    pub list: Option<KeptList>,
 }
 
 #[repr(C)]

@@ -47,6 +47,7 @@ mod next;
 mod own;
 mod own_fd;
 mod process;
+mod regions;
 mod sem;
 mod sem_ctl;
 mod session;

@@ -8,13 +8,13 @@
 use crate::own::Kind;
 use crate::sys;
 use crate::thread::Left;
-use rustix::fd::AsFd;
 use rustix::io::Errno;
 use rustix::mm::MapFlags;
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering::*};
 use vshmem_abi::layout::Directory;
 use vshmem_abi::wire::State;
 use vshmem_engine::directory;
+use vshmem_engine::mapping::{MapError, Source};
 use vshmem_engine::region::{Region, RegionMap};
 
 /// Places of the table, a power of two: more than twice as many as the kernel lets there be sets, or
@@ -178,17 +178,17 @@ impl<K: Kind> Locals<K> {
         }
     }
 
-    /// Adds the construct `id`, whose directory slot is `slot`, mapped from its region's descriptor.
+    /// Adds the construct `id`, whose directory slot is `slot`, and maps its region.
     ///
     /// # Errors
-    /// `PROTO` when the region is not one of this kind; what `mmap` says.
+    /// As [`RegionMap::map`].
     pub fn add(
         &mut self,
         id: i32,
         slot: u32,
-        region: impl AsFd,
+        source: &Source<'_>,
         directory: &Directory,
-    ) -> Result<&'static Local<K>, Errno> {
+    ) -> Result<&'static Local<K>, MapError> {
         let table = K::table();
         if let Some(known) = table.find_at(id, slot) {
             return Ok(known);
@@ -208,7 +208,7 @@ impl<K: Kind> Locals<K> {
         };
         let place = probes.find(is_free).ok_or(Errno::NOMEM)?;
         let entry = self.entry()?;
-        let map = RegionMap::<K>::map(region.as_fd())?;
+        let map = RegionMap::<K>::map(source)?;
         let (address, len) = (map.address(), map.len());
         let local = Local {
             left: Left {

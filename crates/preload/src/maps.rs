@@ -320,6 +320,7 @@ mod tests {
             generation: 1,
             counted: true,
             file,
+            list: None,
         };
         let line = |start, end, offset, inode| Line {
             start,

@@ -5,6 +5,7 @@
 use crate::construct::{Target, about, may, resolve};
 use crate::locals::{ALTER, Local, Locals, READ, Table};
 use crate::process::{Process, processors};
+use crate::regions::refused;
 use crate::session::{Session, live_directory, wait_page};
 use crate::thread::Thread;
 use crate::{creds, lock};
@@ -15,8 +16,9 @@ use std::sync::atomic::{AtomicU64, Ordering::*};
 use vshmem_abi::layout::Directory;
 use vshmem_abi::perm;
 use vshmem_abi::token::Token;
-use vshmem_abi::wire::{Op as Ask, State};
+use vshmem_abi::wire::{Op as Ask, Opened, State, how_opened};
 use vshmem_engine::directory;
+use vshmem_engine::mapping::Source;
 use vshmem_engine::region::{self, Locked, Region, Surroundings, Who, map};
 use vshmem_engine::wait_page::WaitPage;
 
@@ -109,14 +111,19 @@ impl<K: Kind> Own<K> {
                     Some(local) => local,
                     None => {
                         let opened = session.call(about(K::KIND, Ask::Open, id));
-                        let (_, [fd, ..]) = opened.map_err(|error| match error {
+                        let (reply, [fd, ..]) = opened.map_err(|error| match error {
                             libc::EACCES => Failed::Denied(meta.size),
                             error => Failed::With(error),
                         })?;
                         let fd = fd.ok_or(libc::EMFILE)?;
+                        let source = Source {
+                            fd: fd.as_fd(),
+                            how: how_opened(reply.value),
+                            len: reply.body::<Opened>().bytes,
+                        };
                         K::locals(&mut session)
-                            .add(id, slot, fd.as_fd(), directory)
-                            .map_err(|error| error.raw_os_error())?
+                            .add(id, slot, &source, directory)
+                            .map_err(refused)?
                     }
                 };
                 let process = Process::known().ok_or(libc::ENODEV)?;

@@ -2,6 +2,7 @@
 //! Descriptors of the library's own in a descriptor table that belongs to the program.
 
 use rustix::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use rustix::fs::FileType;
 use rustix::io::Errno;
 
 /// Numbers below this one are left to the program, which may count on getting low ones.
@@ -13,6 +14,7 @@ pub struct OwnFd {
     number: RawFd,
     dev: u64,
     ino: u64,
+    is_device: bool,
 }
 
 impl OwnFd {
@@ -28,6 +30,7 @@ impl OwnFd {
             number,
             dev: stat.st_dev,
             ino: stat.st_ino,
+            is_device: FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice,
         })
     }
 
@@ -39,9 +42,9 @@ impl OwnFd {
         (stat.st_dev == self.dev && stat.st_ino == self.ino).then_some(fd)
     }
 
-    /// Device and inode of the file.
-    pub fn file(&self) -> (u64, u64) {
-        (self.dev, self.ino)
+    /// Whether it is a device: then another descriptor of the same device may be mistaken for it.
+    pub fn is_device(&self) -> bool {
+        self.is_device
     }
 }
 

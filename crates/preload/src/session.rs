@@ -8,6 +8,7 @@ use crate::locals::Locals;
 use crate::message;
 use crate::own_fd::OwnFd;
 use crate::process::Process;
+use crate::regions::Regions;
 use crate::sys::{self, SignalMask};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -59,13 +60,6 @@ pub fn wait_page() -> Option<&'static WaitPage> {
     unsafe { WAIT_PAGE.load(Acquire).as_ref() }
 }
 
-/// A region's descriptor, kept for the next attach of the same segment.
-struct Region {
-    id: i32,
-    writable: bool,
-    fd: OwnFd,
-}
-
 /// Everything that the lock guards.
 pub struct Session {
     link: Option<OwnFd>,
@@ -75,8 +69,8 @@ pub struct Session {
     /// A page that the kernel zeroes in children of `fork` (and not in those of `vfork`, which
     /// share it with their parent, as they share all that it guards).
     process: Option<&'static Process>,
-    regions: [Option<Region>; 4],
-    next_region: usize,
+    /// Descriptors of regions.
+    pub regions: Regions,
     spin: bool,
     /// What this process has attached.
     pub attachments: Attachments,
@@ -110,8 +104,7 @@ impl Session {
             generation: 0,
             domid: 0,
             process: None,
-            regions: [const { None }; 4],
-            next_region: 0,
+            regions: Regions::new(),
             spin: false,
             attachments: Attachments::the_one(),
             sets: Locals::the_one(),
@@ -252,7 +245,7 @@ impl Session {
     fn begin(&mut self, welcome: Welcome, directory: &'static Directory, page: PageMine) {
         if self.generation != 0 && self.generation != welcome.generation {
             self.restarted = true;
-            self.regions = [const { None }; 4];
+            self.regions.clear();
             message::say_once(
                 &SAID_RESTARTED,
                 format_args!(
@@ -370,44 +363,6 @@ impl Session {
         }
     }
 
-    // Descriptors of regions.
-
-    /// Keeps a region's descriptor for the next attach.
-    pub fn keep_region(&mut self, id: i32, writable: bool, fd: OwnedFd) -> Result<(), Errno> {
-        // The new descriptor may get the number of one that the program has closed, and lead to
-        // the same file: it must not be taken for that one when that one is dropped.
-        for place in &mut self.regions {
-            if place.as_ref().is_some_and(|old| old.fd.get().is_none()) {
-                *place = None;
-            }
-        }
-        let fd = OwnFd::new(fd)?;
-        if let Some(place) = self.regions.get_mut(self.next_region) {
-            *place = Some(Region { id, writable, fd });
-        }
-        self.next_region = (self.next_region + 1) % self.regions.len();
-        Ok(())
-    }
-
-    /// The descriptor of a region that was kept, opened for just this access.
-    pub fn region(&self, id: i32, writable: bool) -> Option<(BorrowedFd<'_>, (u64, u64))> {
-        let mut kept = self.regions.iter().flatten();
-        kept.find_map(|region| {
-            let fits = region.id == id && region.writable == writable;
-            let fd = region.fd.get().filter(|_| fits)?;
-            Some((fd, region.fd.file()))
-        })
-    }
-
-    /// Closes what is kept of a region.
-    pub fn drop_region(&mut self, id: i32) {
-        for place in &mut self.regions {
-            if place.as_ref().is_some_and(|region| region.id == id) {
-                *place = None;
-            }
-        }
-    }
-
     /// Closes descriptors that can be had again, where the program has no number left. `false`
     /// if there is none whose number would help.
     pub fn free_a_number(&mut self) -> bool {
@@ -415,13 +370,7 @@ impl Session {
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
         let limit = limit.current.unwrap_or(u64::MAX);
         let helps = |fd: &OwnFd| fd.get().is_some_and(|fd| (fd.as_raw_fd() as u64) < limit);
-        let mut freed = false;
-        for place in &mut self.regions {
-            if place.as_ref().is_some_and(|region| helps(&region.fd)) {
-                *place = None;
-                freed = true;
-            }
-        }
+        let mut freed = self.regions.free_numbers(helps);
         if !freed && self.link.as_ref().is_some_and(helps) {
             self.link = None;
             freed = true;

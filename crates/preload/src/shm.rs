@@ -9,6 +9,7 @@ use crate::construct::{
 use crate::errno::{self, fail};
 use crate::lock::{self, Guard};
 use crate::maps;
+use crate::regions::{Region, refused};
 use crate::session::{Session, live_directory};
 use crate::sys;
 use libc::{key_t, shmid_ds, size_t};
@@ -17,9 +18,10 @@ use rustix::mm::{MapFlags, ProtFlags};
 use std::ffi::{c_int, c_void};
 use vshmem_abi::channel::Fds;
 use vshmem_abi::perm::{EXEC, READ, WRITE};
-use vshmem_abi::wire::{MODE_DEST, Meta, Op, Reply, Request, Stat, State};
+use vshmem_abi::wire::{MODE_DEST, Meta, Op, Opened, Reply, Request, Stat, State, how_opened};
 use vshmem_abi::{Kind, PAGE_SIZE};
 use vshmem_engine::attach;
+use vshmem_engine::mapping::{self, GrantList, How, MapError, Mapped, Source};
 
 /// What `shmat` returns when it fails: `(void *) -1`.
 const FAILED: *mut c_void = usize::MAX as *mut c_void;
@@ -55,9 +57,13 @@ fn get_from_daemon(key: key_t, size: size_t, flags: c_int) -> c_int {
     let request = get_request(Kind::Shm, key, size as u64, flags);
     match session.call(request) {
         Ok((reply, [fd, ..])) => {
-            if let Some(fd) = fd {
-                // A convenience for the attach that follows; it can ask for it again.
-                let _ = session.keep_region(reply.value, true, fd);
+            let len = len_of(&reply.body()) as u64;
+            let regions = &mut session.regions;
+            // A convenience for the attach that follows; it can ask for it again.
+            if let Some(fd) = fd
+                && let Ok(region) = regions.own(reply.value, true, fd, How::Direct, len)
+            {
+                regions.keep(region);
             }
             reply.value
         }
@@ -150,12 +156,7 @@ fn attach(
     if !may(meta, wanted) {
         return Err(libc::EACCES);
     }
-    let page_size = if meta.huge_shift == 0 {
-        PAGE_SIZE
-    } else {
-        1u64 << (meta.huge_shift & 63)
-    };
-    let len = meta.size.div_ceil(page_size).saturating_mul(page_size) as usize;
+    let len = len_of(meta);
     let remap = flags & libc::SHM_REMAP != 0;
     // The kernel's check is of the bytes asked for; the whole pages are for mmap to judge (ENOMEM).
     let bytes = if meta.huge_shift == 0 {
@@ -170,17 +171,10 @@ fn attach(
         return Err(libc::ENOMEM);
     }
     session.connected()?;
-    if session.region(id, !readonly).is_none() {
-        let request = Request {
-            flags: wanted as c_int,
-            ..about(Op::Open, id)
-        };
-        let (_, [fd, ..]): (Reply, Fds) = session.call(request)?;
-        let fd = fd.ok_or(libc::EMFILE)?;
-        session
-            .keep_region(id, !readonly, fd)
-            .map_err(Errno::raw_os_error)?;
-    }
+    let fresh = match session.regions.kept(id, !readonly) {
+        Some(_) => None,
+        None => Some(open(session, id, wanted, !readonly)?),
+    };
 
     let (directory, page) = session.connected()?;
     // Without a time: an attach that fails after all leaves none behind.
@@ -192,8 +186,15 @@ fn attach(
         State::Free if session.restarted => Err(libc::EIDRM),
         State::Free => Err(libc::EINVAL),
     };
-    let mapped = confirmed.and_then(|()| map(session, id, !readonly, len, prot, &place, remap));
-    let (addr, file) = match mapped {
+    let mapped = confirmed.and_then(|()| {
+        let kept = session.regions.kept(id, !readonly);
+        let source = kept.or_else(|| fresh.as_ref()?.source());
+        map(source.ok_or(libc::EMFILE)?, len, prot, &place, remap)
+    });
+    if let Some(fresh) = fresh {
+        session.regions.keep(fresh);
+    }
+    let Mapped { at, file, list } = match mapped {
         Ok(mapped) => mapped,
         Err(error) => {
             cancel(session, slot, id);
@@ -203,18 +204,42 @@ fn attach(
     if let Some(page) = session.page() {
         attach::stamp(page, slot, id, now());
     }
-    drop_replaced(session, addr, len);
+    drop_replaced(session, at, len);
     let generation = session.generation();
     session.attachments.insert(Attachment {
-        addr,
+        addr: at,
         len,
         id,
         slot,
         generation,
         counted: true,
         file,
+        list: list.map(GrantList::keep),
     });
-    Ok(addr as *mut c_void)
+    Ok(at as *mut c_void)
+}
+
+/// Bytes of the region of a segment.
+fn len_of(meta: &Meta) -> usize {
+    let page_size = if meta.huge_shift == 0 {
+        PAGE_SIZE
+    } else {
+        1u64 << (meta.huge_shift & 63)
+    };
+    meta.size.div_ceil(page_size).saturating_mul(page_size) as usize
+}
+
+/// Has `vshmemd` open the region for the access `wanted`.
+fn open(session: &mut Session, id: i32, wanted: u32, writable: bool) -> Result<Region, c_int> {
+    let request = Request {
+        flags: wanted as c_int,
+        ..about(Op::Open, id)
+    };
+    let (reply, [fd, ..]): (Reply, Fds) = session.call(request)?;
+    let fd = fd.ok_or(libc::EMFILE)?;
+    let (how, len) = (how_opened(reply.value), reply.body::<Opened>().bytes);
+    let region = session.regions.own(id, writable, fd, how, len);
+    region.map_err(Errno::raw_os_error)
 }
 
 /// Takes back an attachment that did not come to be, telling `vshmemd` if the segment waited for
@@ -227,43 +252,44 @@ fn cancel(session: &mut Session, slot: u32, id: i32) {
     }
 }
 
-type Mapped = (usize, (u64, u64));
-
 fn map(
-    session: &Session,
-    id: i32,
-    writable: bool,
+    source: Source<'_>,
     len: usize,
     prot: ProtFlags,
     place: &Place,
     remap: bool,
 ) -> Result<Mapped, c_int> {
-    let (fd, file) = session.region(id, writable).ok_or(libc::EMFILE)?;
-    let how = match (place.fixed, remap || place.addr == 0) {
+    let flags = match (place.fixed, remap || place.addr == 0) {
         (false, _) => MapFlags::empty(),
         (true, true) => MapFlags::FIXED,
         (true, false) => MapFlags::FIXED_NOREPLACE,
     };
-    // Huge pages were reserved when the segment was made, or were not to be.
-    let how = how | MapFlags::SHARED | MapFlags::NORESERVE;
+    let source = Source {
+        len: len as u64,
+        ..source
+    };
+    let at = mapping::Place {
+        at: place.addr,
+        prot,
+        // Huge pages were reserved when the segment was made, or were not to be.
+        flags: flags | MapFlags::NORESERVE,
+    };
     // SAFETY: without SHM_REMAP nothing that is mapped is replaced (the kernel picks a free place
     // or refuses), but for page zero, which `shmat` maps for those who may; with it the caller
     // has given up what is there.
-    let mapped = unsafe { rustix::mm::mmap(place.addr as *mut c_void, len, prot, how, fd, 0) };
-    match mapped {
-        Ok(at) => Ok((at as usize, file)),
-        Err(Errno::EXIST) => Err(libc::EINVAL),
+    unsafe { source.map(at) }.map_err(|error| match error {
+        MapError::Os(Errno::EXIST) => libc::EINVAL,
         // Too large for its place; shmat looks first whether that is free.
-        Err(Errno::NOMEM) if place.addr != 0 && !remap => {
+        MapError::Os(Errno::NOMEM) if place.addr != 0 && !remap => {
             let taken = maps::is_taken(place.addr, place.addr.saturating_add(len));
-            Err(if taken == Ok(true) {
+            if taken == Ok(true) {
                 libc::EINVAL
             } else {
                 libc::ENOMEM
-            })
+            }
         }
-        Err(error) => Err(error.raw_os_error()),
-    }
+        error => refused(error),
+    })
 }
 
 /// Forgets attachments of which nothing is left because a new one took their place: the program
@@ -274,10 +300,19 @@ fn drop_replaced(session: &mut Session, addr: usize, len: usize) {
             old.addr < addr.saturating_add(len) && addr < old.addr.saturating_add(old.len);
         let replaced = || maps::first_piece(&old).is_ok_and(|piece| piece.is_none());
         if overlaps && (old.addr == addr && old.len <= len || replaced()) {
-            session.attachments.remove(&old);
-            uncount(session, &old);
+            forget(session, &old);
         }
     }
+}
+
+/// Forgets an attachment that is no more.
+fn forget(session: &mut Session, old: &Attachment) {
+    session.attachments.remove(old);
+    if let Some(list) = old.list {
+        // SAFETY: kept when the segment was attached; the attachment alone had it, and is gone.
+        drop(unsafe { GrantList::take_up(list) });
+    }
+    uncount(session, old);
 }
 
 /// Takes a detached attachment off the count.
@@ -289,7 +324,7 @@ fn uncount(session: &mut Session, old: &Attachment) {
     if let (Some(page), Some(directory)) = (session.page(), live_directory())
         && attach::end(page, directory, old.slot, old.id, now())
     {
-        session.drop_region(old.id);
+        session.regions.drop_region(old.id);
         let _ = session.call(about(Op::Detached, old.id));
     }
 }
@@ -353,8 +388,7 @@ fn detach(session: &mut Guard, attachment: &Attachment) -> Result<(), c_int> {
             1
         }
     };
-    session.attachments.remove(attachment);
-    uncount(session, attachment);
+    forget(session, attachment);
     if pieces == 0 {
         Err(libc::EINVAL)
     } else {
@@ -425,7 +459,7 @@ fn control(session: &mut Session, id: c_int, cmd: c_int, buf: *mut shmid_ds) -> 
                 .map(|_| ())
         }
         libc::IPC_RMID => {
-            session.drop_region(id);
+            session.regions.drop_region(id);
             session.call(about(Op::Remove, id)).map(|_| ())
         }
         libc::SHM_LOCK | libc::SHM_UNLOCK => {

@@ -3,13 +3,14 @@
 //! `vshmemd` alone needs: the region, to whom it is granted, and how the dead have used it.
 
 use super::maps::FileId;
-use super::shared::Shared;
+use super::shared::{Shared, source};
 use std::collections::HashMap;
 use std::os::fd::BorrowedFd;
 use vshmem_abi::ids::Domid;
 use vshmem_abi::wire::{Meta, State, Totals, Usage};
-use vshmem_abi::{Kind, pages};
+use vshmem_abi::{Kind, PAGE_SIZE, pages};
 use vshmem_engine::directory::DirectoryWriter;
+use vshmem_engine::mapping::{How, Source};
 use vshmem_engine::msgq::QueueMap;
 use vshmem_engine::set::SetMap;
 use vshmem_gnt::{AnyRegion, GrantRef, Port, PortError, Region};
@@ -30,9 +31,20 @@ pub struct Known {
 }
 
 impl Known {
-    /// The file behind the region, if we have it or had it.
+    /// The file behind the region, if we have it or had it, and mappings of it can be told from those of others: a
+    /// device is one file for all regions.
     pub fn file(&self) -> Option<FileId> {
         self.file
+    }
+
+    /// The region as whoever maps it gets it, if it is at hand.
+    pub fn source(&self) -> Option<Source<'_>> {
+        self.region.as_ref().map(source)
+    }
+
+    /// Whether futexes work in the region, as far as it is at hand.
+    pub fn has_futexes(&self) -> bool {
+        self.region.as_ref().is_none_or(Region::has_futexes)
     }
 
     /// The region's descriptor, for reading and writing, if it is at hand.
@@ -57,10 +69,15 @@ impl Known {
 
     /// Pages of the region that are in memory, as far as it is at hand.
     pub fn resident(&self) -> u64 {
+        let Some(source) = self.source() else {
+            return 0;
+        };
+        if self.file.is_none() {
+            // What is granted is in memory.
+            return source.len / PAGE_SIZE;
+        }
         // Blocks are of 512 bytes whatever the file system.
-        self.fd()
-            .and_then(|fd| rustix::fs::fstat(fd).ok())
-            .map_or(0, |stat| stat.st_blocks as u64 / 8)
+        rustix::fs::fstat(source.fd).map_or(0, |stat| stat.st_blocks as u64 / 8)
     }
 
     /// Lets domain `to` map the region; a second time it is the same grant.
@@ -160,7 +177,10 @@ impl Constructs {
     /// Keeps the region of a construct that was learnt; of a set or queue the mapping too.
     pub fn hold(&mut self, id: i32, region: AnyRegion, shared: Option<Shared>) {
         if let Some(known) = self.known.get_mut(&id) {
-            known.file = FileId::of(region.fd());
+            known.file = match region.how() {
+                How::Direct => FileId::of(region.fd()),
+                How::Grants => None,
+            };
             known.region = Some(region);
             known.shared = shared;
         }

@@ -5,7 +5,7 @@
 //! `mprotect` of a part, the kernel counts too for its own segments (one attachment a mapping).
 //! `/proc/PID/maps` tells, where we may read it.
 
-use rustix::fs::fstat;
+use rustix::fs::{FileType, fstat};
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::MetadataExt;
 
@@ -18,10 +18,12 @@ pub struct FileId {
 }
 
 impl FileId {
-    /// The identity of an open file; `None` when the kernel does not say.
+    /// The identity of an open file; `None` when the kernel does not say, or when it is a device, of which two
+    /// mappings need not be of the same memory.
     pub fn of(fd: BorrowedFd<'_>) -> Option<Self> {
         let stat = fstat(fd).ok()?;
-        Some(Self {
+        let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+        is_file.then_some(Self {
             major: rustix::fs::major(stat.st_dev),
             minor: rustix::fs::minor(stat.st_dev),
             inode: stat.st_ino,

@@ -9,6 +9,7 @@ use super::creds::Caller;
 use super::domain::Domain;
 use super::link::Link;
 use super::shared::Shared;
+use rustix::fs::fstat;
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 use std::os::fd::BorrowedFd;
@@ -16,7 +17,10 @@ use vshmem_abi::Kind;
 use vshmem_abi::ids::{IPC_PRIVATE, may_be_routed};
 use vshmem_abi::link::{LinkMsg, LinkOp};
 use vshmem_abi::perm::{READ, may_control};
-use vshmem_abi::wire::{Meta, Op, QueueStat, QueueUse, Request, STAT_ANY, STAT_INDEX, Stat, State};
+use vshmem_abi::wire::{
+    Meta, Op, Opened, QueueStat, QueueUse, REGION_NO_FUTEX, Request, STAT_ANY, STAT_INDEX, Stat,
+    State,
+};
 use vshmem_gnt::{AnyRegion, GrantRef, Port};
 
 const CREAT: i32 = libc::IPC_CREAT;
@@ -43,6 +47,23 @@ impl Asker<'_> {
     /// Whether it may access a construct in the ways that `wanted` names.
     pub fn may_access(&self, meta: &Meta, wanted: u32) -> bool {
         self.caller.may_access(meta, wanted, self.opened)
+    }
+
+    /// Whether the mode of the file `fd` lets it open that for reading and writing.
+    pub fn may_open(&self, fd: BorrowedFd<'_>) -> bool {
+        let Ok(stat) = fstat(fd) else {
+            return false;
+        };
+        let bits = if self.caller.uid == 0 {
+            return true;
+        } else if self.caller.uid == stat.st_uid {
+            stat.st_mode >> 6
+        } else if self.caller.in_group(stat.st_gid, self.opened) {
+            stat.st_mode >> 3
+        } else {
+            stat.st_mode
+        };
+        bits & 0o6 == 0o6
     }
 }
 
@@ -288,9 +309,12 @@ impl Service {
             return match self.domain.enter(&meta, plan, region) {
                 Ok(slot) => {
                     let answer = Answer::with(meta.id, slot, &meta);
+                    // Only a file can be mapped without being told how.
+                    let known = self.domain.constructs.get(meta.id);
+                    let is_file = known.is_some_and(|known| known.file().is_some());
                     Ok(match kind {
-                        Kind::Shm => answer.and(Passed::Region(meta.id)),
-                        Kind::Sem | Kind::Msg => answer,
+                        Kind::Shm if is_file => answer.and(Passed::Region(meta.id)),
+                        Kind::Shm | Kind::Sem | Kind::Msg => answer,
                     })
                 }
                 Err(errno) => {
@@ -334,6 +358,21 @@ impl Service {
         let shared = Shared::map(meta, &region)?;
         self.domain.constructs.hold(meta.id, region, shared);
         Ok(())
+    }
+
+    /// The answer to [`Op::Open`] with the region, which is at hand, for reading and writing.
+    pub(super) fn opened(&self, slot: u32, meta: Meta) -> Answered {
+        let known = self.domain.constructs.get(meta.id);
+        let known = known.ok_or(Errno::IDRM)?;
+        let source = known.source().ok_or(Errno::IDRM)?;
+        let futexes = if known.has_futexes() {
+            0
+        } else {
+            REGION_NO_FUTEX
+        };
+        let bytes = source.len;
+        let value = source.how as i32 | futexes;
+        Ok(Answer::with(value, slot, &Opened { meta, bytes }).and(Passed::Region(meta.id)))
     }
 
     fn stat(&mut self, kind: Kind, request: &Request, from: &Asker<'_>) -> Answered {

@@ -7,10 +7,20 @@ use vshmem_abi::region::Layout;
 use vshmem_abi::token::Token;
 use vshmem_abi::wire::Meta;
 use vshmem_abi::{Kind, msgq, set};
+use vshmem_engine::mapping::Source;
 use vshmem_engine::msgq::QueueMap;
 use vshmem_engine::region::recover::{Busy, Dead};
 use vshmem_engine::set::SetMap;
-use vshmem_gnt::{AnyRegion, Region};
+use vshmem_gnt::Region;
+
+/// A region as whoever maps it gets it.
+pub fn source(region: &impl Region) -> Source<'_> {
+    Source {
+        fd: region.fd(),
+        how: region.how(),
+        len: region.len(),
+    }
+}
 
 /// What is to be made in the region of a new construct.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,14 +54,18 @@ impl Shared {
     ///
     /// # Errors
     /// What mapping it says.
-    pub fn create(inside: &Inside, region: &AnyRegion, id: i32) -> Result<Self, Errno> {
-        Ok(match inside {
-            Inside::Set(shape) => Self::Set(SetMap::create(region.fd(), id, shape)?),
-            Inside::Queue(shape, qbytes) => {
-                let queue = QueueMap::create(region.fd(), id, shape)?;
+    pub fn create(inside: &Inside, region: &impl Region, id: i32) -> Result<Self, Errno> {
+        let source = source(region);
+        let created = match inside {
+            Inside::Set(shape) => SetMap::create(&source, id, shape).map(Self::Set),
+            Inside::Queue(shape, qbytes) => QueueMap::create(&source, id, shape).map(|queue| {
                 queue.region().set_qbytes(*qbytes);
                 Self::Queue(queue)
-            }
+            }),
+        };
+        created.map_err(|error| {
+            tracing::warn!(id, %error, "cannot map a set or queue that was just made");
+            error.errno()
         })
     }
 
@@ -60,16 +74,16 @@ impl Shared {
     /// # Errors
     /// `EIDRM` when there is no such construct in it: its owner has given it back meanwhile. Else what
     /// `mmap` says.
-    pub fn map(meta: &Meta, region: &AnyRegion) -> Result<Option<Self>, Errno> {
-        let fd = region.fd();
+    pub fn map(meta: &Meta, region: &impl Region) -> Result<Option<Self>, Errno> {
+        let source = source(region);
         let mapped = match Kind::from_raw(meta.kind) {
-            Some(Kind::Sem) => SetMap::map(fd).map(Self::Set),
-            Some(Kind::Msg) => QueueMap::map(fd).map(Self::Queue),
+            Some(Kind::Sem) => SetMap::map(&source).map(Self::Set),
+            Some(Kind::Msg) => QueueMap::map(&source).map(Self::Queue),
             Some(Kind::Shm) | None => return Ok(None),
         };
-        mapped.map(Some).map_err(|errno| {
-            tracing::warn!(id = meta.id, owner = meta.owner, %errno, "cannot map a set or queue");
-            match errno {
+        mapped.map(Some).map_err(|error| {
+            tracing::warn!(id = meta.id, owner = meta.owner, %error, "cannot map a set or queue");
+            match error.errno() {
                 Errno::PROTO => Errno::IDRM,
                 errno => errno,
             }

@@ -3,13 +3,14 @@
 
 use crate::world::{Client, request};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::AtomicU64;
 use vshmem_abi::Kind;
 use vshmem_abi::region::Layout;
 use vshmem_abi::token::Token;
-use vshmem_abi::wire::{Meta, Op, Request};
+use vshmem_abi::wire::{Meta, Op, Opened, Reply, Request, how_opened};
 use vshmem_abi::{msgq, set};
+use vshmem_engine::mapping::Source;
 use vshmem_engine::region::{self, Caller, Locked, Region, RegionMap, Surroundings, Who, map};
 use vshmem_engine::wait_page::WaitPage;
 
@@ -71,6 +72,15 @@ impl<K: Shape> Surroundings for Around<'_, K> {
     }
 }
 
+/// What the reply to [`Op::Open`] has brought.
+pub fn source<'a>(reply: &Reply, fd: &'a OwnedFd) -> Source<'a> {
+    Source {
+        fd: fd.as_fd(),
+        how: how_opened(reply.value),
+        len: reply.body::<Opened>().bytes,
+    }
+}
+
 /// A client with a region mapped, as the client library would be.
 pub struct User<K> {
     pub client: Client,
@@ -81,8 +91,9 @@ pub struct User<K> {
 impl<K: Shape> User<K> {
     /// Opens the construct `id`.
     pub fn new(client: Client, id: i32) -> Result<Self, i32> {
-        let (_, [fd, ..]) = client.ask(ask_about(K::KIND, Op::Open, id))?;
-        let map = RegionMap::map(fd.expect("a region").as_fd()).unwrap();
+        let (reply, [fd, ..]) = client.ask(ask_about(K::KIND, Op::Open, id))?;
+        let fd = fd.expect("a region");
+        let map = RegionMap::map(&source(&reply, &fd)).unwrap();
         Ok(Self { client, map, id })
     }
 

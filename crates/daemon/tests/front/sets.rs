@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Semaphore sets over two domains: making, opening, removing, and what is left after deaths.
 
-use crate::regions::{self, Child, NOW};
+use crate::regions::{self, Child, NOW, source};
 use crate::world::{Client, World, ask, own_ids, request, wait_until};
 use rustix::process::Signal;
 use std::mem::forget;
@@ -178,8 +178,8 @@ fn the_region_is_for_who_may_read_or_alter() {
     for mode in [0o604, 0o602] {
         root.ask(set(mode)).unwrap();
         // Whoever takes the lock writes.
-        let (_, [fd, ..]) = user.ask(ask_about(Ask::Open, made.id)).unwrap();
-        SetMap::map(fd.unwrap().as_fd()).unwrap();
+        let (reply, [fd, ..]) = user.ask(ask_about(Ask::Open, made.id)).unwrap();
+        SetMap::map(&source(&reply, &fd.unwrap())).unwrap();
     }
     assert_eq!(about(&user, Ask::Stat, made.id).unwrap_err(), libc::EACCES);
 }

@@ -3,10 +3,10 @@
 
 use super::recover::{Busy, Dead};
 use super::{Kind, Region, Surroundings};
+use crate::mapping::{MapError, Place, Source};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags};
 use rustix::thread::futex;
-use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 use vshmem_abi::region::LINE;
@@ -31,19 +31,21 @@ struct Raw {
 }
 
 impl Raw {
-    /// Maps a whole file of at least a page, which is sealed against shrinking.
-    fn map(fd: BorrowedFd<'_>) -> Result<Self, Errno> {
-        let bytes = usize::try_from(rustix::fs::fstat(fd)?.st_size).map_err(|_| Errno::PROTO)?;
+    /// Maps a whole region.
+    fn map(source: &Source<'_>) -> Result<Self, MapError> {
+        let bytes = usize::try_from(source.len).map_err(|_| Errno::PROTO)?;
         if bytes < vshmem_abi::PAGE_SIZE as usize {
-            return Err(Errno::PROTO);
+            return Err(Errno::PROTO.into());
         }
-        let prot = ProtFlags::READ | ProtFlags::WRITE;
-        let flags = MapFlags::SHARED | MapFlags::NORESERVE;
+        let place = Place {
+            flags: MapFlags::NORESERVE,
+            ..Place::anywhere(ProtFlags::READ | ProtFlags::WRITE)
+        };
         // SAFETY: a new mapping at an address of the kernel's choice replaces nothing.
-        let at = unsafe { rustix::mm::mmap(std::ptr::null_mut(), bytes, prot, flags, fd, 0)? };
-        NonNull::new(at.cast())
+        let mapped = unsafe { source.map(place) }?;
+        NonNull::new(mapped.at as *mut AtomicU64)
             .map(|at| Self { at, bytes })
-            .ok_or(Errno::NOMEM)
+            .ok_or(MapError::Os(Errno::NOMEM))
     }
 
     fn words(&self) -> &[AtomicU64] {
@@ -51,9 +53,9 @@ impl Raw {
         unsafe { std::slice::from_raw_parts(self.at.as_ptr(), self.bytes / 8) }
     }
 
-    fn becomes<K: Kind>(self, shape: K) -> Result<RegionMap<K>, Errno> {
+    fn becomes<K: Kind>(self, shape: K) -> Result<RegionMap<K>, MapError> {
         if !shape.is_sound() || shape.bytes() != self.bytes as u64 {
-            return Err(Errno::PROTO);
+            return Err(Errno::PROTO.into());
         }
         let (at, bytes) = (self.at, self.bytes);
         std::mem::forget(self);
@@ -72,9 +74,9 @@ impl<K: Kind> RegionMap<K> {
     /// Makes a construct `id` of a region that is all zero, and maps it. Nobody else may have the region yet.
     ///
     /// # Errors
-    /// `PROTO` when the file is not of the size that the shape has; else what `fstat` and `mmap` say.
-    pub fn create(fd: BorrowedFd<'_>, id: i32, shape: &K) -> Result<Self, Errno> {
-        let map = Raw::map(fd)?.becomes(*shape)?;
+    /// [`MapError`]; `PROTO` of the system when the region is not of the size that the shape has.
+    pub fn create(source: &Source<'_>, id: i32, shape: &K) -> Result<Self, MapError> {
+        let map = Raw::map(source)?.becomes(*shape)?;
         map.region().init(id);
         Ok(map)
     }
@@ -82,10 +84,10 @@ impl<K: Kind> RegionMap<K> {
     /// Maps the region of a construct.
     ///
     /// # Errors
-    /// `PROTO` when it is not one of this kind, or its size is not what its first words say; else what `fstat` and
-    /// `mmap` say.
-    pub fn map(fd: BorrowedFd<'_>) -> Result<Self, Errno> {
-        let raw = Raw::map(fd)?;
+    /// [`MapError`]; `PROTO` of the system when it is not one of this kind, or its size is not what its first words
+    /// say.
+    pub fn map(source: &Source<'_>) -> Result<Self, MapError> {
+        let raw = Raw::map(source)?;
         let shape = Region::shape_told(raw.words()).ok_or(Errno::PROTO)?;
         raw.becomes(shape)
     }
@@ -94,7 +96,7 @@ impl<K: Kind> RegionMap<K> {
     #[inline(always)]
     pub fn region(&self) -> Region<'_, AtomicU64, K> {
         // SAFETY: mapped for as long as `self`, as many words as the shape has (its size was checked
-        // against the file, which is sealed against shrinking), page-aligned; atomics only.
+        // against that of the mapping), page-aligned; atomics only.
         let words = unsafe { std::slice::from_raw_parts(self.at.as_ptr(), self.shape.words()) };
         Region {
             words,

@@ -3,16 +3,29 @@
 //! domain, and can be opened for reading only.
 
 use crate::front::answer::{Answer, Answered, Passed};
+use crate::front::constructs::Known;
 use crate::front::domain::is_ending;
+use crate::front::maps::FileId;
 use crate::front::requests::{Asker, Service};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use vshmem_abi::ids::IPC_PRIVATE;
 use vshmem_abi::link::{LinkMsg, LinkOp};
 use vshmem_abi::perm::{WRITE, may_control};
 use vshmem_abi::wire::{MODE_LOCKED, Meta, Request, State, Usage};
 use vshmem_abi::{Kind, pages};
+use vshmem_engine::mapping::How;
+
+/// The same file as `fd` for reading only; `None` for a device, of which another opening is another thing.
+fn read_only(fd: BorrowedFd<'_>) -> Result<Option<OwnedFd>, Errno> {
+    if FileId::of(fd).is_none() {
+        return Ok(None);
+    }
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty()).map(Some)
+}
 
 impl Service {
     /// Tells the back-end of constructs that are being removed and have lost their last
@@ -43,15 +56,27 @@ impl Service {
             return Err(Errno::ACCESS);
         }
         self.fetch_region(&meta)?;
-        let passed = if wanted & WRITE != 0 {
-            Passed::Region(id)
-        } else {
-            let region = self.domain.constructs.get(id).and_then(|known| known.fd());
-            let path = format!("/proc/self/fd/{}", region.ok_or(Errno::IDRM)?.as_raw_fd());
-            let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-            Passed::Own(rustix::fs::open(path, flags, Mode::empty())?)
-        };
-        Ok(Answer::with(id, slot, &meta).and(passed))
+        let mut answer = self.opened(slot, meta)?;
+        let source = self.domain.constructs.get(id).and_then(Known::source);
+        let source = source.ok_or(Errno::IDRM)?;
+        if wanted & WRITE == 0 && source.how == How::Direct {
+            match read_only(source.fd)? {
+                Some(fd) => answer.fds = vec![Passed::Own(fd)],
+                // There is one descriptor, by which it can be written to.
+                None if from.may_access(&meta, wanted | WRITE) => {}
+                None if from.may_open(source.fd) => {}
+                None => {
+                    tracing::warn!(
+                        id,
+                        uid = from.caller.uid,
+                        "a process may read the segment but not write to it, and memory of Xen cannot be handed out \
+                         for reading only: give it write permission, or put it into the group of /dev/xen/gntalloc"
+                    );
+                    return Err(Errno::ACCESS);
+                }
+            }
+        }
+        Ok(answer)
     }
 
     pub fn confirm(&mut self, id: i32) -> Answered {

@@ -2,7 +2,7 @@
 //! What is asked about semaphore sets and message queues alike. All that matters is in the region,
 //! which clients work on themselves; a set or queue is gone as soon as it is removed.
 
-use crate::front::answer::{Answer, Answered, Passed};
+use crate::front::answer::{Answer, Answered};
 use crate::front::requests::{Asker, Service};
 use rustix::io::Errno;
 use vshmem_abi::Kind;
@@ -16,7 +16,7 @@ impl Service {
         let (slot, meta) = self.usable(kind, id)?;
         may_use(&meta, from)?;
         self.fetch_region(&meta)?;
-        Ok(Answer::with(id, slot, &meta).and(Passed::Region(id)))
+        self.opened(slot, meta)
     }
 
     /// `IPC_RMID` of a construct that is gone at once in all domains.
