@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The constructs, and the three ways to find one: by id, by key, by index.
 
+use crate::keeper::Kept;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use vshmem_abi::ids::IPC_PRIVATE;
 use vshmem_abi::limits::DIR_SLOTS;
@@ -17,6 +18,8 @@ pub(crate) struct Known {
     pub mapped: bool,
     /// Whether it did not answer when it was last asked.
     pub silent: bool,
+    /// It was there before this registrar, and has not said whether it knows the construct.
+    pub presumed: bool,
 }
 
 #[derive(Debug)]
@@ -35,6 +38,23 @@ impl Construct {
     pub fn in_use(&self) -> bool {
         let attached = |k: &Known| k.usage.nattch > 0 || (k.silent && k.mapped);
         self.known.values().any(attached)
+    }
+
+    /// A domain knows it: what was only presumed of that domain is so no more.
+    pub fn learnt_by(&mut self, domid: Domid) -> &mut Known {
+        let known = self.known.entry(domid).or_default();
+        if std::mem::take(&mut known.presumed) {
+            known.mapped = false;
+        }
+        known
+    }
+
+    /// What is to be kept of it.
+    pub fn kept(&self) -> Kept {
+        Kept {
+            meta: self.meta,
+            departed: self.departed,
+        }
     }
 }
 
@@ -121,6 +141,27 @@ impl Table {
         });
         indices.used.insert(meta.index, meta.id);
         indices.pages = indices.pages.saturating_add(weight(kind, &meta));
+        self.enter(kind, meta, Usage::default())
+    }
+
+    /// Adds a construct as it was kept, with its index. `None`: that makes no sense, or something is in
+    /// its place already.
+    pub fn restore(&mut self, kept: &Kept) -> Option<&mut Construct> {
+        let Kept { meta, departed } = *kept;
+        let kind = Kind::from_raw(meta.kind)?;
+        let indices = self.indices_mut(kind);
+        if meta.index as usize >= DIR_SLOTS || indices.used.contains_key(&meta.index) {
+            return None;
+        }
+        indices.holes.remove(&meta.index);
+        indices.holes.extend(indices.next..meta.index);
+        indices.next = indices.next.max(meta.index + 1);
+        indices.used.insert(meta.index, meta.id);
+        indices.pages = indices.pages.saturating_add(weight(kind, &meta));
+        Some(self.enter(kind, meta, departed))
+    }
+
+    fn enter(&mut self, kind: Kind, meta: Meta, departed: Usage) -> &mut Construct {
         if meta.key != IPC_PRIVATE {
             self.keys.insert((kind, meta.key), meta.id);
         }
@@ -128,7 +169,7 @@ impl Table {
             kind,
             meta,
             known: BTreeMap::new(),
-            departed: Usage::default(),
+            departed,
         };
         self.by_id.entry(meta.id).insert_entry(construct).into_mut()
     }

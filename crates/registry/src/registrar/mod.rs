@@ -1,91 +1,51 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The state machine: what each request of [`vshmem_abi::link`] does.
 
+mod domains;
+
+pub use domains::EnrolError;
+
 use crate::env::{Environment, NoAnswer, Peers};
+use crate::keeper::{Keeper, NoKeeper};
 use crate::table::{Construct, Known, Table};
+use domains::Enrolled;
 use rustix::io::Errno;
 use std::collections::BTreeMap;
-use vshmem_abi::ids::{IPC_PRIVATE, MAX_DOMID, may_be_routed};
+use vshmem_abi::ids::{IPC_PRIVATE, may_be_routed};
 use vshmem_abi::link::{LinkMsg, LinkOp};
 use vshmem_abi::wire::{MODE_LOCKED, Meta, QueueUse, State, Usage};
-use vshmem_abi::{Domid, Kind, pages, paths};
+use vshmem_abi::{Domid, Kind, pages};
 
 /// Permission bits of a mode (`S_IRWXUGO`).
 const MODE_BITS: u32 = 0o777;
 
-/// Why a domain is not enrolled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum EnrolError {
-    /// Its name cannot be one.
-    #[error("{0}")]
-    BadName(&'static str),
-    /// A domain of that name is there.
-    #[error("a domain of that name is enrolled already, as number {0}")]
-    Taken(Domid),
-    /// All numbers were used once.
-    #[error("no domain number is left; restart the back-end")]
-    NoNumber,
-}
-
-impl EnrolError {
-    /// The errno of the refusal.
-    pub const fn errno(self) -> Errno {
-        match self {
-            Self::BadName(_) => Errno::INVAL,
-            Self::Taken(_) => Errno::EXIST,
-            Self::NoNumber => Errno::NOSPC,
-        }
-    }
-}
-
-/// An enrolled domain.
-#[derive(Debug)]
-struct Enrolled {
-    name: String,
-    /// Which `vshmemd` of the domain this is ([`vshmem_abi::token`]).
-    epoch: u8,
-}
-
 /// The arbiter of all keys and ids of a machine.
 #[derive(Debug)]
-pub struct Registrar<E> {
+pub struct Registrar<E, K = NoKeeper> {
     env: E,
+    keeper: K,
     table: Table,
     domains: BTreeMap<Domid, Enrolled>,
     last_domid: Domid,
 }
 
 impl<E: Environment> Registrar<E> {
-    /// A registrar that knows of nothing.
+    /// A registrar that knows of nothing, and of which nothing is kept.
     pub fn new(env: E) -> Self {
+        Self::with_keeper(env, NoKeeper)
+    }
+}
+
+impl<E: Environment, K: Keeper> Registrar<E, K> {
+    /// A registrar that knows of nothing yet, whose constructs are kept.
+    pub fn with_keeper(env: E, keeper: K) -> Self {
         Self {
             env,
+            keeper,
             table: Table::default(),
             domains: BTreeMap::new(),
             last_domid: 0,
         }
-    }
-
-    /// A new domain, with a number that no domain had before.
-    pub fn enrol(&mut self, name: &str) -> Result<Domid, EnrolError> {
-        if let Some(why) = paths::domain_name_error(name) {
-            return Err(EnrolError::BadName(why));
-        }
-        if let Some((domid, _)) = self.domains.iter().find(|(_, d)| d.name == name) {
-            return Err(EnrolError::Taken(*domid));
-        }
-        let domid = self.last_domid + 1;
-        if domid > MAX_DOMID {
-            return Err(EnrolError::NoNumber);
-        }
-        self.last_domid = domid;
-        let enrolled = Enrolled {
-            name: name.to_owned(),
-            // A number is never used again here.
-            epoch: 0,
-        };
-        self.domains.insert(domid, enrolled);
-        Ok(domid)
     }
 
     /// Answers one request of domain `from`, which is enrolled.
@@ -119,53 +79,6 @@ impl<E: Environment> Registrar<E> {
         match done {
             Ok(answer) => answer,
             Err(errno) => request.refuse(errno.raw_os_error()),
-        }
-    }
-
-    fn enrolled(&self, request: &LinkMsg) -> Result<LinkMsg, Errno> {
-        match self.domains.get(&request.domid) {
-            Some(enrolled) if u32::from(enrolled.epoch) == request.epoch => Ok(request.answer()),
-            _ => Err(Errno::NOENT),
-        }
-    }
-
-    /// Which `vshmemd` of a domain is enrolled.
-    fn epoch(&self, domid: Domid) -> u8 {
-        self.domains.get(&domid).map_or(0, |d| d.epoch)
-    }
-
-    /// A domain is gone. What it owned is lost, what it had attached is not attached any more.
-    pub fn domain_died(&mut self, domid: Domid, peers: &mut dyn Peers) {
-        let epoch = self.domains.remove(&domid).map_or(0, |d| d.epoch);
-        let known_there = |c: &Construct| c.known.contains_key(&domid);
-        for id in self.table.ids(known_there) {
-            let Some(construct) = self.table.get_mut(id) else {
-                continue;
-            };
-            let mut had_region = false;
-            if let Some(mut last) = construct.known.remove(&domid) {
-                last.usage.nattch = 0;
-                last.usage.resident = 0;
-                construct.departed.merge(&last.usage);
-                had_region = last.mapped;
-            }
-            if construct.meta.owner == domid {
-                self.lose(id, peers);
-            } else if construct.meta.state != State::Live as u32 {
-                self.settle(id, None, peers);
-            } else if construct.kind != Kind::Shm && had_region {
-                tell_departed(construct, domid, epoch, peers);
-            }
-        }
-    }
-
-    /// A domain that did not answer speaks again: what was kept on its account is looked at anew.
-    pub fn domain_spoke(&mut self, domid: Domid, peers: &mut dyn Peers) {
-        let waiting = |c: &Construct| {
-            c.meta.state != State::Live as u32 && c.known.get(&domid).is_some_and(|k| k.silent)
-        };
-        for id in self.table.ids(waiting) {
-            self.settle(id, None, peers);
         }
     }
 
@@ -204,7 +117,7 @@ impl<E: Environment> Registrar<E> {
             return Err(Errno::EXIST);
         }
         let construct = self.table.get_mut(id).ok_or(Errno::INVAL)?;
-        construct.known.entry(from).or_default();
+        construct.learnt_by(from);
         Ok(about(request, construct))
     }
 
@@ -245,6 +158,10 @@ impl<E: Environment> Registrar<E> {
             ..Known::default()
         };
         construct.known.insert(from, owner);
+        if self.keeper.keep(&construct.kept()).is_err() {
+            self.table.remove(id);
+            return Err(Errno::NOSPC);
+        }
         Ok(LinkMsg {
             created: 1,
             ..about(request, construct)
@@ -253,7 +170,7 @@ impl<E: Environment> Registrar<E> {
 
     fn find(&mut self, from: Domid, request: &LinkMsg) -> Result<LinkMsg, Errno> {
         let construct = self.construct(request)?;
-        construct.known.entry(from).or_default();
+        construct.learnt_by(from).mapped |= request.flags == 1;
         Ok(about(request, construct))
     }
 
@@ -267,6 +184,7 @@ impl<E: Environment> Registrar<E> {
     ) -> Result<LinkMsg, Errno> {
         let now = self.env.now();
         let construct = self.sound(request)?;
+        let id = construct.meta.id;
         let (asked, meta) = (&request.meta, &mut construct.meta);
         if request.flags == 1 {
             meta.mode = (meta.mode & !MODE_LOCKED) | (asked.mode & MODE_LOCKED);
@@ -276,6 +194,8 @@ impl<E: Environment> Registrar<E> {
             meta.mode = (meta.mode & !MODE_BITS) | (asked.mode & MODE_BITS);
             meta.ctime = now;
         }
+        let construct = self.table.get_mut(id).ok_or(Errno::INVAL)?;
+        keep(&mut self.keeper, construct);
         ask_all(construct, LinkOp::Update, Some(from), peers);
         Ok(about(request, construct))
     }
@@ -293,6 +213,7 @@ impl<E: Environment> Registrar<E> {
             construct.meta.state = State::Dest as u32;
             self.table.free_key(id);
             let construct = self.table.get_mut(id).ok_or(Errno::INVAL)?;
+            keep(&mut self.keeper, construct);
             ask_all(construct, LinkOp::Update, Some(from), peers);
             if construct.in_use() {
                 return Ok(about(request, construct));
@@ -361,7 +282,7 @@ impl<E: Environment> Registrar<E> {
             return Err(Errno::INVAL);
         }
         let granted = obtain(construct, owner, LinkOp::Grant, (from, epoch), peers)?;
-        construct.known.entry(from).or_default().mapped = true;
+        construct.learnt_by(from).mapped = true;
         Ok(LinkMsg {
             domid: owner,
             gref: granted.gref,
@@ -444,9 +365,10 @@ impl<E: Environment> Registrar<E> {
             return;
         };
         construct.meta.state = State::Lost as u32;
+        keep(&mut self.keeper, construct);
         ask_all(construct, LinkOp::Update, None, peers);
         if !construct.in_use() {
-            self.table.remove(id);
+            self.forget(id);
         }
     }
 
@@ -459,11 +381,17 @@ impl<E: Environment> Registrar<E> {
             return None;
         }
         if construct.meta.state == State::Lost as u32 {
-            let mut meta = self.table.remove(id)?.meta;
+            let mut meta = self.forget(id)?.meta;
             meta.state = State::Free as u32;
             return Some(meta);
         }
         self.destroy(id, from, peers).ok()
+    }
+
+    /// Takes a construct out for good.
+    fn forget(&mut self, id: i32) -> Option<Construct> {
+        self.keeper.forget(id);
+        self.table.remove(id)
     }
 
     /// Forgets a construct and tells all domains that knew it, except `from`.
@@ -473,12 +401,19 @@ impl<E: Environment> Registrar<E> {
         from: Option<Domid>,
         peers: &mut dyn Peers,
     ) -> Result<Meta, Errno> {
-        let mut gone = self.table.remove(id).ok_or(Errno::INVAL)?;
+        let mut gone = self.forget(id).ok_or(Errno::INVAL)?;
         gone.meta.key = IPC_PRIVATE;
         gone.meta.state = State::Free as u32;
         ask_all(&mut gone, LinkOp::Update, from, peers);
         Ok(gone.meta)
     }
+}
+
+/// Keeps what has changed of a construct. Where that fails a later registrar goes on with what was
+/// before, and the domains with it.
+fn keep(keeper: &mut impl Keeper, construct: &Construct) {
+    // The keeper has said what is wrong.
+    let _ = keeper.keep(&construct.kept());
 }
 
 /// The answer to `request` with a construct in it.
@@ -547,18 +482,6 @@ fn obtain(
         Err(NoAnswer::Gone) => Err(Errno::IDRM),
         Err(NoAnswer::Silent) => Err(Errno::NODEV),
     }
-}
-
-/// Tells the owner of a set or queue that a domain which had the region is gone, so that what its
-/// processes were doing there is brought to an end.
-fn tell_departed(construct: &Construct, gone: Domid, epoch: u8, peers: &mut dyn Peers) {
-    let query = LinkMsg {
-        domid: gone,
-        epoch: epoch.into(),
-        ..LinkMsg::about(LinkOp::Departed, construct.meta)
-    };
-    // An owner that does not answer hears of it all the same, or is gone itself.
-    let _ = peers.query(construct.meta.owner, &query);
 }
 
 /// Asks all domains that know a construct, except one. A count is asked only of those that can
