@@ -5,6 +5,7 @@
 //! segments costs next to nothing. All else is the session's, under its lock.
 
 use crate::sys;
+use rustix::mm::ProtFlags;
 use std::cell::UnsafeCell;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering::*};
 use vshmem_engine::mapping::{FileId, KeptList};
@@ -30,7 +31,18 @@ pub struct Attachment {
     /// Device and inode of the file that is mapped, by which its mappings are known.
     pub file: FileId,
     /// What it takes to map the region again, if it is one of grants.
-    pub list: Option<KeptList>,
+    pub again: Option<Again>,
+    /// Something else that was attached later lies over a part of it.
+    pub overlaid: bool,
+}
+
+/// What it takes to map an attachment again in a child that has not inherited it.
+#[derive(Clone, Copy)]
+pub struct Again {
+    /// The region's grants. The attachment's own.
+    pub list: KeptList,
+    /// As it was attached.
+    pub prot: ProtFlags,
 }
 
 #[repr(C)]
@@ -128,6 +140,19 @@ impl Attachments {
         if let Some(entry) = entries().iter().find(is_it) {
             entry.key.store(0, Release);
         }
+    }
+
+    /// Changes an attachment.
+    pub fn change(&mut self, attachment: &Attachment, change: impl FnOnce(&mut Attachment)) {
+        let same = |a: &Attachment| a.addr == attachment.addr && a.id == attachment.id;
+        let mut change = Some(change);
+        self.for_each(|a| {
+            if same(a)
+                && let Some(change) = change.take()
+            {
+                change(a);
+            }
+        });
     }
 
     /// All attachments, copied out one by one.

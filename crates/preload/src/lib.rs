@@ -35,6 +35,7 @@ mod creds;
 mod errno;
 mod fork;
 mod hooks;
+mod inherit;
 mod kernel_ids;
 mod listing;
 mod locals;

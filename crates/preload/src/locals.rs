@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering::*};
 use vshmem_abi::layout::Directory;
 use vshmem_abi::wire::State;
 use vshmem_engine::directory;
-use vshmem_engine::mapping::{MapError, Source};
+use vshmem_engine::mapping::{FileId, How, MapError, Source};
 use vshmem_engine::region::{Region, RegionMap};
 
 /// Places of the table, a power of two: more than twice as many as the kernel lets there be sets, or
@@ -55,7 +55,10 @@ pub struct Local<K: Kind> {
     pub waits: AtomicU32,
     address: usize,
     len: usize,
+    file: FileId,
     retired: AtomicU32,
+    /// The one before it of those that are mapped by grants, if it is one of them.
+    before: *const Local<K>,
 }
 
 /// In [`Local::rights`]: the process may look.
@@ -135,6 +138,14 @@ impl<K: Kind> Table<K> {
         Some(local)
     }
 
+    /// Where `local` is, if it is in the table.
+    fn place_of(&self, local: &Local<K>) -> Option<&'static Place<K>> {
+        let places = self.places()?;
+        let begin = begin_of(local.id);
+        let mut probes = (0..PROBES).filter_map(|p| places.get((begin + p) % PLACES));
+        probes.find(|place| std::ptr::eq(place.load(Relaxed), local))
+    }
+
     /// The construct `id`, if this process has mapped it, as far as it knows.
     #[inline(always)]
     pub fn find(&self, id: i32) -> Option<&'static Local<K>> {
@@ -161,11 +172,14 @@ pub struct Locals<K: Kind> {
     /// Entries that were made and are not in use yet.
     spare: *mut Local<K>,
     left: usize,
+    /// The last one that was mapped by grants.
+    grants: *const Local<K>,
     /// Where the next look for constructs that are gone begins.
     sweep: usize,
 }
 
-// SAFETY: the pointer is to memory that nobody else has.
+// SAFETY: the pointers are to memory that nobody else has, and to entries that stay until the process
+// ends.
 unsafe impl<K: Kind> Send for Locals<K> {}
 
 impl<K: Kind> Locals<K> {
@@ -174,6 +188,7 @@ impl<K: Kind> Locals<K> {
         Self {
             spare: std::ptr::null_mut(),
             left: 0,
+            grants: std::ptr::null(),
             sweep: 0,
         }
     }
@@ -209,7 +224,8 @@ impl<K: Kind> Locals<K> {
         let place = probes.find(is_free).ok_or(Errno::NOMEM)?;
         let entry = self.entry()?;
         let map = RegionMap::<K>::map(source)?;
-        let (address, len) = (map.address(), map.len());
+        let (address, len, file) = (map.address(), map.len(), map.file());
+        let by_grants = source.how == How::Grants;
         let local = Local {
             left: Left {
                 free: free_left::<K>,
@@ -226,14 +242,52 @@ impl<K: Kind> Locals<K> {
             waits: AtomicU32::new(0),
             address,
             len,
+            file,
             retired: AtomicU32::new(0),
+            before: if by_grants {
+                self.grants
+            } else {
+                std::ptr::null()
+            },
         };
         // SAFETY: memory of an entry that nobody has yet, aligned for it.
         unsafe { entry.write(local) };
         self.left -= 1;
+        if by_grants {
+            self.grants = entry;
+        }
         place.store(entry, Release);
         // SAFETY: written just now; it stays until the process ends.
         Ok(unsafe { &*entry })
+    }
+
+    /// Address, length and file of each mapping by grants.
+    pub fn grants(&self) -> impl Iterator<Item = (usize, usize, FileId)> + use<K> {
+        // SAFETY: null, or an entry that stays until the process ends; likewise those before it.
+        let last = unsafe { self.grants.as_ref() };
+        // SAFETY: as above.
+        let all = std::iter::successors(last, |local| unsafe { local.before.as_ref() });
+        all.filter(|local| !local.is_retired())
+            .map(|local| (local.address, local.len, local.file))
+    }
+
+    /// In a child that has not inherited what was mapped by grants: forgets it. Where nothing has come to
+    /// lie at the addresses there is empty memory from now on: a handler that has interrupted a call
+    /// before the fork may go back there.
+    pub fn forget_grants(&mut self) {
+        let mut next = std::mem::replace(&mut self.grants, std::ptr::null());
+        // SAFETY: as in `grants`.
+        while let Some(local) = unsafe { next.as_ref() } {
+            next = local.before;
+            local.retired.store(1, Relaxed);
+            let at = local.address as *mut _;
+            // SAFETY: nothing is replaced.
+            let _ = unsafe { sys::anonymous_at(at, local.len, MapFlags::FIXED_NOREPLACE) };
+            // What was behind it because this place was taken is mapped once more when it is needed.
+            if let Some(place) = K::table().place_of(local) {
+                place.store(std::ptr::null_mut(), Release);
+            }
+        }
     }
 
     /// Gives up the memory of some constructs that are gone: a process may see very many in its life.

@@ -8,6 +8,7 @@ use crate::attachments::Attachment;
 use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
+use vshmem_engine::mapping::FileId;
 
 /// One line of the file, as far as it matters here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -128,6 +129,30 @@ pub fn is_taken(start: usize, end: usize) -> Result<bool, Errno> {
     Ok(taken)
 }
 
+/// Whether a mapping of `file` has anything of the range.
+pub fn has_file(start: usize, end: usize, file: FileId) -> Result<bool, Errno> {
+    let mut found = false;
+    lines_in(start, end, |line| found |= is_of(&line, file))?;
+    Ok(found)
+}
+
+/// The first part of the range in which nothing is mapped: where it begins, and its length.
+pub fn first_gap(start: usize, end: usize) -> Result<Option<(usize, usize)>, Errno> {
+    // Where nothing was found to be mapped so far, and where that ends.
+    let (mut free, mut taken) = (start, None);
+    lines_in(start, end, |line| {
+        if taken.is_none() {
+            if line.start > free {
+                taken = Some(line.start);
+            } else {
+                free = free.max(line.end);
+            }
+        }
+    })?;
+    let taken = taken.unwrap_or(end).min(end);
+    Ok((free < taken).then(|| (free, taken - free)))
+}
+
 /// Bounds of the mapping that has the address `at`; `None` where that cannot be seen.
 pub fn mapping_at(at: usize) -> Option<(usize, usize)> {
     let mut bounds = None;
@@ -241,11 +266,15 @@ fn scan(file: &OwnedFd, mut each: impl FnMut(Line)) -> Result<(), Errno> {
     }
 }
 
-fn piece_of(attachment: &Attachment, line: &Line) -> Option<(usize, usize)> {
-    let (dev, ino) = attachment.file;
-    let same_file = line.inode == ino
+/// Whether the line is of a mapping of `file`.
+fn is_of(line: &Line, (dev, ino): FileId) -> bool {
+    line.inode == ino
         && line.major == u64::from(rustix::fs::major(dev))
-        && line.minor == u64::from(rustix::fs::minor(dev));
+        && line.minor == u64::from(rustix::fs::minor(dev))
+}
+
+fn piece_of(attachment: &Attachment, line: &Line) -> Option<(usize, usize)> {
+    let same_file = is_of(line, attachment.file);
     let inside = line.start >= attachment.addr && line.start - attachment.addr < attachment.len;
     let in_place = (line.start.wrapping_sub(attachment.addr)) as u64 == line.offset;
     (same_file && inside && in_place).then(|| (line.start, line.end.saturating_sub(line.start)))
@@ -320,7 +349,8 @@ mod tests {
             generation: 1,
             counted: true,
             file,
-            list: None,
+            again: None,
+            overlaid: false,
         };
         let line = |start, end, offset, inode| Line {
             start,

@@ -4,6 +4,7 @@
 
 use crate::attachments::Attachments;
 use crate::config::config;
+use crate::inherit::{self, Birth};
 use crate::locals::Locals;
 use crate::message;
 use crate::own_fd::OwnFd;
@@ -71,6 +72,8 @@ pub struct Session {
     process: Option<&'static Process>,
     /// Descriptors of regions.
     pub regions: Regions,
+    /// Whether it, or a process that it is a child of, has ever mapped memory by grants.
+    pub has_grants: bool,
     spin: bool,
     /// What this process has attached.
     pub attachments: Attachments,
@@ -105,6 +108,7 @@ impl Session {
             domid: 0,
             process: None,
             regions: Regions::new(),
+            has_grants: false,
             spin: false,
             attachments: Attachments::the_one(),
             sets: Locals::the_one(),
@@ -328,11 +332,11 @@ impl Session {
     /// In the child: goes over to what [`Self::prepare_child`] got, or to nothing.
     pub fn become_child(&mut self) {
         self.leave_parent();
-        let Some((link, page, welcome)) = self.child.take() else {
-            return;
-        };
-        let page = PageMine::map(page.as_fd(), sys::own_pid());
-        if let (Ok(page), Ok(link)) = (page, OwnFd::new(link)) {
+        let child = self.child.take().and_then(|(link, page, welcome)| {
+            let page = PageMine::map(page.as_fd(), sys::own_pid()).ok()?;
+            Some((OwnFd::new(link).ok()?, page, welcome))
+        });
+        if let Some((link, page, welcome)) = child {
             self.page = Some(page);
             self.link = Some(link);
             self.is_client(&welcome);
@@ -340,6 +344,7 @@ impl Session {
             self.attachments
                 .for_each(|a| a.counted = a.generation == generation);
         }
+        inherit::make_up(self, Birth::Attended);
     }
 
     /// In a child that came about behind our back (a raw `clone`): begins anew.
@@ -349,6 +354,7 @@ impl Session {
             .is_some_and(|process| process.is_own.load(Relaxed) == 0)
         {
             self.leave_parent();
+            inherit::make_up(self, Birth::Unattended);
         }
     }
 

@@ -2,7 +2,7 @@
 //! `shmget`, `shmat`, `shmdt` and `shmctl`, with the results and errors of the kernel's
 //! `ipc/shm.c`. Each function takes the real one, to pass on what is not routed.
 
-use crate::attachments::{self, Attachment};
+use crate::attachments::{self, Again, Attachment};
 use crate::construct::{
     self, Target, concerns_us, get_known, get_request, is_routed_key, left_to_kernel, may, resolve,
 };
@@ -204,6 +204,7 @@ fn attach(
     if let Some(page) = session.page() {
         attach::stamp(page, slot, id, now());
     }
+    session.has_grants |= list.is_some();
     drop_replaced(session, at, len);
     let generation = session.generation();
     session.attachments.insert(Attachment {
@@ -214,7 +215,11 @@ fn attach(
         generation,
         counted: true,
         file,
-        list: list.map(GrantList::keep),
+        again: list.map(|list| Again {
+            list: list.keep(),
+            prot,
+        }),
+        overlaid: false,
     });
     Ok(at as *mut c_void)
 }
@@ -293,7 +298,7 @@ fn map(
 }
 
 /// Forgets attachments of which nothing is left because a new one took their place: the program
-/// had unmapped them itself, or gave `SHM_REMAP`.
+/// had unmapped them itself, or gave `SHM_REMAP`. Notes where something is left beside it.
 fn drop_replaced(session: &mut Session, addr: usize, len: usize) {
     for old in session.attachments.iter() {
         let overlaps =
@@ -301,16 +306,18 @@ fn drop_replaced(session: &mut Session, addr: usize, len: usize) {
         let replaced = || maps::first_piece(&old).is_ok_and(|piece| piece.is_none());
         if overlaps && (old.addr == addr && old.len <= len || replaced()) {
             forget(session, &old);
+        } else if overlaps {
+            session.attachments.change(&old, |old| old.overlaid = true);
         }
     }
 }
 
 /// Forgets an attachment that is no more.
-fn forget(session: &mut Session, old: &Attachment) {
+pub fn forget(session: &mut Session, old: &Attachment) {
     session.attachments.remove(old);
-    if let Some(list) = old.list {
+    if let Some(again) = old.again {
         // SAFETY: kept when the segment was attached; the attachment alone had it, and is gone.
-        drop(unsafe { GrantList::take_up(list) });
+        drop(unsafe { GrantList::take_up(again.list) });
     }
     uncount(session, old);
 }
@@ -344,6 +351,7 @@ fn now() -> i64 {
 pub unsafe fn dt(real: ShmDt, addr: *const c_void) -> c_int {
     if attachments::begins_at(addr as usize) {
         let mut session = lock::enter();
+        session.notice_fork();
         if let Some(attachment) = meant(&session, addr as usize) {
             let result = detach(&mut session, &attachment);
             drop(session);

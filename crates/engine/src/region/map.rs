@@ -3,7 +3,7 @@
 
 use super::recover::{Busy, Dead};
 use super::{Kind, Region, Surroundings};
-use crate::mapping::{MapError, Place, Source};
+use crate::mapping::{FileId, MapError, Place, Source};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags};
 use rustix::thread::futex;
@@ -17,6 +17,7 @@ pub struct RegionMap<K> {
     at: NonNull<AtomicU64>,
     shape: K,
     bytes: usize,
+    file: FileId,
 }
 
 // SAFETY: the mapping is shared memory of atomics; it belongs to no thread.
@@ -28,6 +29,7 @@ unsafe impl<K: Sync> Sync for RegionMap<K> {}
 struct Raw {
     at: NonNull<AtomicU64>,
     bytes: usize,
+    file: FileId,
 }
 
 impl Raw {
@@ -43,8 +45,9 @@ impl Raw {
         };
         // SAFETY: a new mapping at an address of the kernel's choice replaces nothing.
         let mapped = unsafe { source.map(place) }?;
+        let file = mapped.file;
         NonNull::new(mapped.at as *mut AtomicU64)
-            .map(|at| Self { at, bytes })
+            .map(|at| Self { at, bytes, file })
             .ok_or(MapError::Os(Errno::NOMEM))
     }
 
@@ -57,9 +60,14 @@ impl Raw {
         if !shape.is_sound() || shape.bytes() != self.bytes as u64 {
             return Err(Errno::PROTO.into());
         }
-        let (at, bytes) = (self.at, self.bytes);
+        let (at, bytes, file) = (self.at, self.bytes, self.file);
         std::mem::forget(self);
-        Ok(RegionMap { at, shape, bytes })
+        Ok(RegionMap {
+            at,
+            shape,
+            bytes,
+            file,
+        })
     }
 }
 
@@ -117,6 +125,11 @@ impl<K: Kind> RegionMap<K> {
     /// Where it is mapped.
     pub fn address(&self) -> usize {
         self.at.as_ptr() as usize
+    }
+
+    /// The file that it is a mapping of.
+    pub fn file(&self) -> FileId {
+        self.file
     }
 
     /// Gives up the mapping without unmapping it: it stays for as long as the process does.
