@@ -1,8 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 /* What the programs of this directory share: reading of arguments, clocks, and waiting by
- * spinning. They are plain System V and sockets: nothing here knows of Vshmem. */
+ * spinning. They are plain System V and sockets: nothing here knows of Vshmem. It is included
+ * before any header of the system. */
 #ifndef DWARFS_H
 #define DWARFS_H
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
 
 #include <errno.h>
 #include <sched.h>
@@ -13,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ipc.h>
 #include <time.h>
 
 /* Patience with a peer that does not move, in seconds: far longer than any scheduler takes. */
@@ -22,8 +28,8 @@
  * cores takes, and long enough not to lose the core each time that the peer has lost its own. */
 #define SPINS 20000
 
-/* What to do when a segment of that key is there already. */
-#define HINT_EXISTS "; remove it with ipcrm -M KEY, or take another key"
+/* What to do when there is something of that key already; the option of ipcrm says what. */
+#define HINT_EXISTS(option) "; remove it with ipcrm -" option " KEY, or take another key"
 
 /* Prints "PROGRAM: message" to stderr and exits 1. */
 __attribute__((noreturn, format(printf, 1, 2))) static inline void fail(const char *format, ...)
@@ -70,27 +76,79 @@ static inline unsigned useful_spins(void)
 	return cores > 1 ? SPINS : 0;
 }
 
-/* Waits until *word is not 0 and returns it. After many spins each further look gives the core
- * away first, so that two processes on one core get on as well. */
+/* Puts this process on one core: of those that it may use the index-th, counted round. */
+static inline void pin(unsigned index)
+{
+	cpu_set_t all, one;
+	int core = -1;
+
+	/* Counted before: the peers are put on other cores, and spinning goes on to pay. */
+	useful_spins();
+	if (sched_getaffinity(0, sizeof all, &all) < 0)
+		fail("sched_getaffinity: %s", strerror(errno));
+	index %= (unsigned)CPU_COUNT(&all);
+	do {
+		core++;
+		if (CPU_ISSET(core, &all) && index-- == 0)
+			break;
+	} while (core < CPU_SETSIZE);
+	CPU_ZERO(&one);
+	CPU_SET(core, &one);
+	if (sched_setaffinity(0, sizeof one, &one) < 0)
+		fail("sched_setaffinity to core %d: %s", core, strerror(errno));
+}
+
+/* One wait by spinning; all zero at its beginning. */
+struct spin {
+	unsigned spins;
+	int64_t give_up;
+};
+
+/* Between two looks. After many of them each further one gives the core away first, so that two
+ * processes on one core get on as well. */
+static inline void spin_once(struct spin *spin)
+{
+	if (spin->spins < useful_spins()) {
+		spin->spins++;
+		relax();
+		return;
+	}
+	sched_yield();
+	if (spin->give_up == 0)
+		spin->give_up = now_ns() + PATIENCE_S * INT64_C(1000000000);
+	else if (now_ns() > spin->give_up)
+		fail("the peer has not moved for %d s: is it still there?", PATIENCE_S);
+}
+
+/* Waits until *word is not 0 and returns it. */
 static inline unsigned spin_until_set(atomic_uint *word)
 {
-	const unsigned limit = useful_spins();
-	int64_t give_up = 0;
+	struct spin spin = {0};
 	unsigned value;
 
-	for (unsigned spins = 0; (value = atomic_load_explicit(word, memory_order_acquire)) == 0;) {
-		if (spins < limit) {
-			spins++;
-			relax();
-			continue;
-		}
-		sched_yield();
-		if (give_up == 0)
-			give_up = now_ns() + PATIENCE_S * INT64_C(1000000000);
-		else if (now_ns() > give_up)
-			fail("the peer has not moved for %d s: is it still there?", PATIENCE_S);
-	}
+	while ((value = atomic_load_explicit(word, memory_order_acquire)) == 0)
+		spin_once(&spin);
 	return value;
+}
+
+/* The id of what a peer makes under the key, as soon as it is there; `get` asks for it. */
+static inline int find(int (*get)(key_t key), key_t key, const char *what)
+{
+	const int64_t give_up = now_ns() + PATIENCE_S * INT64_C(1000000000);
+	struct timespec moment = {.tv_nsec = 20000};
+	int id;
+
+	while ((id = get(key)) < 0) {
+		if (errno != ENOENT)
+			fail("%sget(0x%x): %s", what, (unsigned)key, strerror(errno));
+		if (now_ns() > give_up)
+			fail("nobody has made what key 0x%x stands for: is the peer started?",
+			     (unsigned)key);
+		nanosleep(&moment, NULL);
+		if (moment.tv_nsec < 1000000)
+			moment.tv_nsec *= 2;
+	}
+	return id;
 }
 
 /* The number that an option has as its argument, in C's notations (0x for hexadecimal); exits

@@ -4,7 +4,6 @@
  *
  * Plain System V. Run as it is, both meet in the kernel's segment; run in two domains of Vshmem,
  * in one that the kernel does not have. */
-#define _GNU_SOURCE
 #include "dwarfs.h"
 
 #include <getopt.h>
@@ -69,7 +68,7 @@ static int write_side(key_t key)
 	id = shmget(key, sizeof *board, IPC_CREAT | IPC_EXCL | 0600);
 	if (id < 0)
 		fail("shmget(0x%x, IPC_CREAT | IPC_EXCL): %s%s", (unsigned)key, strerror(errno),
-		     errno == EEXIST ? HINT_EXISTS : "");
+		     errno == EEXIST ? HINT_EXISTS("M") : "");
 	board = attach(id);
 	snprintf(board->greeting, sizeof board->greeting, "greetings from pid %d", (int)getpid());
 	atomic_store_explicit(&board->greeted, 1, memory_order_release);

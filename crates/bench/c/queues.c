@@ -53,7 +53,7 @@ static void removed(int id)
 static void ping(const struct part *part)
 {
 	int me = part->number;
-	int id = me == 0 ? make(part->key) : find(get, part->key);
+	int id = me == 0 ? make(part->key) : find(get, part->key, "msg");
 	int64_t start = 0;
 
 	for (uint64_t i = 0; i < part->turns + WARM_UP; i++) {
@@ -74,7 +74,7 @@ static void ping(const struct part *part)
 
 static void stream(const struct part *part)
 {
-	int id = part->number == 0 ? make(part->key) : find(get, part->key);
+	int id = part->number == 0 ? make(part->key) : find(get, part->key, "msg");
 	int64_t start = 0;
 
 	for (uint64_t i = 0; i < part->turns + WARM_UP; i++) {

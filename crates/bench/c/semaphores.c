@@ -36,7 +36,7 @@ static int get(key_t key)
 static void ping(const struct part *part)
 {
 	int me = part->number;
-	int id = me == 0 ? make(part->key, 2) : find(get, part->key);
+	int id = me == 0 ? make(part->key, 2) : find(get, part->key, "sem");
 	int64_t start = 0;
 
 	for (uint64_t i = 0; i < part->turns + WARM_UP; i++) {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* What the programs of turns have in common: finding what the other process makes, the arguments, the
- * time that a turn took. Each is started as PROGRAM PART NUMBER KEY TURNS [SIZE]. */
+/* What the programs of turns have in common: the arguments, children, the time
+ * that a turn took. Each is started as PROGRAM PART NUMBER KEY TURNS [SIZE]. */
 #ifndef VSHMEM_BENCH_TURNS_H
 #define VSHMEM_BENCH_TURNS_H
 
@@ -31,21 +31,6 @@ static struct part part_of(int argc, char **argv)
 		.turns = strtoul(argv[4], NULL, 0),
 		.size = argc == 6 ? strtoul(argv[5], NULL, 0) : 0,
 	};
-}
-
-/* The id of what another process makes under the key, when it is there. */
-static int find(int (*get)(key_t), key_t key)
-{
-	const int64_t give_up = now_ns() + PATIENCE_S * INT64_C(1000000000);
-	const struct timespec moment = {.tv_nsec = 1000000};
-	int id;
-
-	while ((id = get(key)) < 0) {
-		if (errno != ENOENT || now_ns() > give_up)
-			fail("get of 0x%x: %s", (unsigned)key, strerror(errno));
-		nanosleep(&moment, NULL);
-	}
-	return id;
 }
 
 static void told(uint64_t turns, int64_t start, double of)

@@ -39,7 +39,7 @@ impl Bench {
         compile(&source.join("c/worker.c"), &programs)?;
         compile(&source.join("c/semaphores.c"), &programs)?;
         compile(&source.join("c/queues.c"), &programs)?;
-        compile(&source.join("../../dwarfs-c/sync.c"), &programs)?;
+        make(&source.join("../../dwarfs-c"), "basic", &programs)?;
         let all_cores = sched_getaffinity(Pid::from_raw(0))?;
         let cores = (0..CpuSet::count())
             .filter(|&core| all_cores.is_set(core).unwrap_or(false))
@@ -201,6 +201,21 @@ fn own_dir() -> Result<PathBuf> {
 
 fn target_dir() -> Result<PathBuf> {
     Ok(own_dir()?.parent().ok_or("no target directory")?.to_owned())
+}
+
+/// Makes a target of the Makefile in `source`, with its programs in `dir`.
+fn make(source: &Path, target: &str, dir: &Path) -> Result<()> {
+    let status = Command::new("make")
+        .arg("-sC")
+        .arg(source)
+        .arg(format!("OUT={}", dir.display()))
+        .arg(target)
+        .status()
+        .map_err(|error| format!("make: {error}"))?;
+    if !status.success() {
+        return Err(format!("make {target} failed in {}", source.display()).into());
+    }
+    Ok(())
 }
 
 /// Compiles `source` to a program of its name in `dir`.

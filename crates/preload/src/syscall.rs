@@ -85,8 +85,10 @@ const _: () = {
     assert!(libc::SYS_msgctl == libc::SYS_semget + 7 && libc::SYS_shmdt == libc::SYS_semget + 3);
 };
 
-/// Hands a call of System V IPC to the function of its name. The C library's functions make the
-/// same system call with the same arguments, so what is not routed is none the worse for it.
+/// Hands a call of System V IPC to what the function of its name does. The C library's functions make
+/// the same system call with the same arguments, so what is not routed is none the worse for it. The
+/// exported functions themselves are not called: libraries that watch for mappings (UCX, below MPI)
+/// write a jump over the beginning of `shmat`, and go on from there by way of `syscall`.
 unsafe extern "C" fn routed(
     number: c_long,
     a: c_long,
@@ -100,24 +102,24 @@ unsafe extern "C" fn routed(
     // `syscall` promised.
     unsafe {
         match number {
-            libc::SYS_shmget => hooks::shmget::shmget(id, b as usize, c as c_int).into(),
-            libc::SYS_shmat => hooks::shmat::shmat(id, pointer, c as c_int) as c_long,
-            libc::SYS_shmdt => hooks::shmdt::shmdt(a as *const c_void).into(),
-            libc::SYS_shmctl => hooks::shmctl::shmctl(id, b as c_int, c as *mut _).into(),
-            libc::SYS_semget => hooks::semget::semget(id, b as c_int, c as c_int).into(),
-            libc::SYS_semop => hooks::semop::semop(id, pointer.cast(), c as usize).into(),
+            libc::SYS_shmget => hooks::routed_shmget(id, b as usize, c as c_int).into(),
+            libc::SYS_shmat => hooks::routed_shmat(id, pointer, c as c_int) as c_long,
+            libc::SYS_shmdt => hooks::routed_shmdt(a as *const c_void).into(),
+            libc::SYS_shmctl => hooks::routed_shmctl(id, b as c_int, c as *mut _).into(),
+            libc::SYS_semget => hooks::routed_semget(id, b as c_int, c as c_int).into(),
+            libc::SYS_semop => hooks::routed_semop(id, pointer.cast(), c as usize).into(),
             libc::SYS_semtimedop => {
-                hooks::semtimedop::semtimedop(id, pointer.cast(), c as usize, d as *const _).into()
+                hooks::routed_semtimedop(id, pointer.cast(), c as usize, d as *const _).into()
             }
             libc::SYS_semctl => {
-                hooks::semctl::semctl(id, b as c_int, c as c_int, d as *mut c_void).into()
+                hooks::routed_semctl(id, b as c_int, c as c_int, d as *mut c_void).into()
             }
-            libc::SYS_msgget => hooks::msgget::msgget(id, b as c_int).into(),
-            libc::SYS_msgsnd => hooks::msgsnd::msgsnd(id, pointer, c as usize, d as c_int).into(),
+            libc::SYS_msgget => hooks::routed_msgget(id, b as c_int).into(),
+            libc::SYS_msgsnd => hooks::routed_msgsnd(id, pointer, c as usize, d as c_int).into(),
             libc::SYS_msgrcv => {
-                hooks::msgrcv::msgrcv(id, pointer, c as usize, d, e as c_int) as c_long
+                hooks::routed_msgrcv(id, pointer, c as usize, d, e as c_int) as c_long
             }
-            _ => hooks::msgctl::msgctl(id, b as c_int, c as *mut _).into(),
+            _ => hooks::routed_msgctl(id, b as c_int, c as *mut _).into(),
         }
     }
 }

@@ -34,14 +34,16 @@ pub fn cargo<const N: usize>(args: [&str; N]) -> Result<Command> {
     Ok(command)
 }
 
-/// Builds the command, the daemon and the library for release, and the C programs.
+/// Builds the command, the daemon and the library for release, and the C programs that need no more
+/// than a compiler.
 pub fn build() -> Result<()> {
     let mut build = cargo(["build", "--release"])?;
     for package in PACKAGES {
         build.args(["-p", package]);
     }
     run(&mut build)?;
-    run(Command::new("make").arg("-sC").arg(root().join("dwarfs-c")))
+    let mut make = Command::new("make");
+    run(make.arg("-sC").arg(root().join("dwarfs-c")).arg("basic"))
 }
 
 /// A C program of `dwarfs-c`.

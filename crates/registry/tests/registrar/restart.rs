@@ -73,10 +73,24 @@ struct Front {
 
 impl Front {
     fn apply(&mut self, meta: &Meta) {
-        if meta.state == State::Free as u32 {
-            self.known.remove(&meta.id);
+        let is_over = match State::from_raw(meta.state) {
+            State::Free => true,
+            // It forgets by itself what is lost and not attached.
+            State::Lost => self.nattch(meta.id) == 0,
+            State::Live | State::Dest => false,
+        };
+        if is_over {
+            self.forget(meta.id);
         } else if let Some((known, _)) = self.known.get_mut(&meta.id) {
             *known = *meta;
+        }
+    }
+
+    fn forget(&mut self, id: i32) {
+        let gone = self.known.remove(&id);
+        // A set is removed however it is used.
+        if gone.is_some_and(|(meta, _)| meta.kind != Kind::Shm as u32) {
+            self.attached.remove(&id);
         }
     }
 
@@ -234,7 +248,7 @@ impl World {
             } else {
                 let owned = self.fronts.all.contains_key(&meta.owner);
                 assert!(!owned || self.unwanted.contains(&id), "{id} is lost");
-                self.front(domid).known.remove(&id);
+                self.front(domid).forget(id);
             }
         }
         self.front(domid).away = false;
