@@ -3,6 +3,7 @@
 //! `docs/configuration.md` describes it. A file that is there is right in every word, or nothing
 //! starts.
 
+use crate::front::Peer;
 use crate::server::DaemonError;
 use serde::Deserialize;
 use std::path::Path;
@@ -15,6 +16,24 @@ use vshmem_abi::paths;
 struct Config {
     #[serde(default)]
     limits: Limits,
+    #[serde(default)]
+    xen: Xen,
+}
+
+/// `[xen]`: what counts for domains of Xen only.
+#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Xen {
+    peer: Option<Peer>,
+}
+
+/// What the file says.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// The limits of queues are raised to these.
+    pub raised: MsgLimits,
+    /// The domain that memory is made for, where that has to be one.
+    pub peer: Option<Peer>,
 }
 
 /// `[limits]`. What is not named is not raised.
@@ -48,12 +67,11 @@ impl TryFrom<i64> for Limit {
     }
 }
 
-/// What the configuration raises the limits of queues to: that of `file`, or else of the first of the
-/// files of `dir` that is there.
+/// What the configuration says: `file`, or else the first of the files of `dir` that is there.
 ///
 /// # Errors
 /// A file that cannot be read, `file` also when it is not there; one that says what it may not.
-pub fn read(file: Option<&Path>, dir: &Path) -> Result<MsgLimits, DaemonError> {
+pub fn read(file: Option<&Path>, dir: &Path) -> Result<Settings, DaemonError> {
     if let Some(file) = file {
         return parse(file, &text(file).map_err(|error| cannot_read(file, error))?);
     }
@@ -64,7 +82,7 @@ pub fn read(file: Option<&Path>, dir: &Path) -> Result<MsgLimits, DaemonError> {
             Err(error) => return Err(cannot_read(&file, error)),
         }
     }
-    Ok(MsgLimits::default())
+    Ok(Settings::default())
 }
 
 fn text(file: &Path) -> std::io::Result<String> {
@@ -75,13 +93,9 @@ fn cannot_read(file: &Path, error: std::io::Error) -> DaemonError {
     DaemonError::io(format!("cannot read {}", file.display()))(error)
 }
 
-fn parse(file: &Path, text: &str) -> Result<MsgLimits, DaemonError> {
-    let Limits {
-        msgmax: Limit(max),
-        msgmnb: Limit(mnb),
-        msgmni: Limit(mni),
-    } = match toml::from_str::<Config>(text) {
-        Ok(config) => config.limits,
+fn parse(file: &Path, text: &str) -> Result<Settings, DaemonError> {
+    let config = match toml::from_str::<Config>(text) {
+        Ok(config) => config,
         Err(error) => {
             let at = error.span().map_or(0, |span| span.start);
             let (line, column) = place(text, at);
@@ -92,8 +106,17 @@ fn parse(file: &Path, text: &str) -> Result<MsgLimits, DaemonError> {
             )));
         }
     };
-    tracing::info!(file = %file.display(), max, mnb, mni, "configured");
-    Ok(MsgLimits { max, mnb, mni })
+    let Limits {
+        msgmax: Limit(max),
+        msgmnb: Limit(mnb),
+        msgmni: Limit(mni),
+    } = config.limits;
+    let peer = config.xen.peer;
+    tracing::info!(file = %file.display(), max, mnb, mni, ?peer, "configured");
+    Ok(Settings {
+        raised: MsgLimits { max, mnb, mni },
+        peer,
+    })
 }
 
 /// Line and column, from 1, of the byte at an offset.
@@ -109,8 +132,12 @@ fn place(text: &str, at: usize) -> (usize, usize) {
 mod tests {
     use super::*;
 
-    fn parsed(text: &str) -> Result<MsgLimits, String> {
+    fn parsed(text: &str) -> Result<Settings, String> {
         parse(Path::new("f"), text).map_err(|error| error.to_string())
+    }
+
+    fn limits(text: &str) -> Result<MsgLimits, String> {
+        parsed(text).map(|settings| settings.raised)
     }
 
     #[test]
@@ -121,10 +148,19 @@ mod tests {
             mnb: 0,
             mni: 40000,
         };
-        assert_eq!(parsed(text), Ok(want));
+        assert_eq!(limits(text), Ok(want));
         for nothing in ["", "\n# nothing\n", "[limits]\n"] {
-            assert_eq!(parsed(nothing), Ok(MsgLimits::default()));
+            assert_eq!(parsed(nothing), Ok(Settings::default()));
         }
+    }
+
+    #[test]
+    fn a_peer_is_a_name_or_a_number() {
+        let peer = |text| parsed(text).map(|settings| settings.peer);
+        let name = Peer::Name("beta".to_owned());
+        assert_eq!(peer("[xen]\npeer = \"beta\"\n"), Ok(Some(name)));
+        assert_eq!(peer("[xen]\npeer = 7\n"), Ok(Some(Peer::Domid(7))));
+        assert_eq!(peer("[xen]\n"), Ok(None));
     }
 
     #[test]
@@ -139,7 +175,7 @@ mod tests {
             (
                 "[limit]\n",
                 "f:1:2: ",
-                "unknown field `limit`, expected `limits`",
+                "unknown field `limit`, expected `limits` or `xen`",
             ),
             ("[limits]\n  msgmax = 0\n", "f:2:12: ", range),
             ("[limits]\nmsgmax = -1\n", "f:2:10: ", range),
@@ -156,6 +192,9 @@ mod tests {
                 "duplicate key",
             ),
             ("[limits]\nmsgmax =\n", "f:2:", ""),
+            ("[xen]\npeer = -1\n", "f:2:8: ", "the name of a domain"),
+            ("[xen]\npeer = 70000\n", "f:2:8: ", "or its number"),
+            ("[xen]\npear = 1\n", "f:2:1: ", "expected `peer`"),
         ] {
             let error = parsed(text).unwrap_err();
             assert!(error.starts_with(place) && error.contains(what), "{error}");
@@ -169,7 +208,7 @@ mod tests {
         assert!(read(Some(&named), dir.path()).is_err());
         std::fs::write(&named, "[limits]\nmsgmnb = 7\n").unwrap();
         std::fs::write(dir.path().join("vshmem.toml"), "[limits]\nmsgmnb = 8\n").unwrap();
-        let mnb = |file| read(file, dir.path()).unwrap().mnb;
+        let mnb = |file| read(file, dir.path()).unwrap().raised.mnb;
         assert_eq!((mnb(Some(named.as_path())), mnb(None)), (7, 8));
     }
 }

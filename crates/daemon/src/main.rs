@@ -83,13 +83,14 @@ fn main() -> ExitCode {
 }
 
 fn serve(args: Args) -> Result<(), DaemonError> {
-    let raised = config::read(args.config.as_deref(), &args.dir)?;
+    let config::Settings { raised, peer } = config::read(args.config.as_deref(), &args.dir)?;
     match args.domain {
         Some(domain) => front::run(&front::FrontArgs {
             dir: args.dir,
             domain,
             ready_fd: args.ready_fd,
             raised,
+            peer,
         }),
         None => backend::run(&backend::BackArgs {
             dir: args.dir,

@@ -8,6 +8,7 @@ use super::constructs::{Constructs, Known};
 use super::creation::{Plan, Rules};
 use super::link::Attend;
 use super::maps::{self, FileId};
+use super::peers::Peers;
 use super::shared::Shared;
 use super::undoers::Undoers;
 use rustix::io::Errno;
@@ -21,7 +22,7 @@ use vshmem_abi::link::{LinkMsg, LinkOp};
 use vshmem_abi::wire::{Meta, State, Usage};
 use vshmem_engine::directory::DirectoryWriter;
 use vshmem_engine::wait_page::WaitMaster;
-use vshmem_gnt::{AnyPort, AnyRegion, Port, PortError};
+use vshmem_gnt::{AnyPort, AnyRegion, Port, PortError, RegionOptions};
 
 /// How many ids of lost constructs are remembered after nothing of them is attached any more.
 const LOST: usize = 4096;
@@ -42,6 +43,8 @@ pub struct Domain {
     pub rules: Rules,
     /// Grants and maps.
     pub port: AnyPort,
+    /// Whom memory is made for.
+    peers: Peers,
     /// Constructs of which the last attachment here has gone while they were being removed, so
     /// that the back-end has to be told.
     pub vacated: Vec<i32>,
@@ -68,7 +71,7 @@ impl Domain {
     ///
     /// # Errors
     /// What making the directory says.
-    pub fn new(port: AnyPort, run: Run, raised: MsgLimits) -> std::io::Result<Self> {
+    pub fn new(port: AnyPort, peers: Peers, run: Run, raised: MsgLimits) -> std::io::Result<Self> {
         let clients = Clients::new(run);
         let domid = port.domid();
         let generation = run.generation;
@@ -83,6 +86,7 @@ impl Domain {
             pending: Vec::new(),
             rules: Rules::open(raised, port.memory()),
             port,
+            peers,
             vacated: Vec::new(),
             orphaned: Vec::new(),
             unwanted: Vec::new(),
@@ -133,10 +137,22 @@ impl Domain {
         let Some(plan) = self.rules.plan_of(meta) else {
             return false;
         };
-        let Ok(region) = self.port.create(plan.bytes(), plan.options) else {
+        let Ok(region) = self.make_region(&plan) else {
             return false;
         };
         self.enter(meta, &plan, region).is_ok()
+    }
+
+    /// Makes the memory of a construct.
+    ///
+    /// # Errors
+    /// What the port says.
+    pub fn make_region(&mut self, plan: &Plan) -> Result<AnyRegion, PortError> {
+        let options = RegionOptions {
+            peer: self.peers.choose(),
+            ..plan.options
+        };
+        self.port.create(plan.bytes(), options)
     }
 
     /// Enters a construct that was just made, with its memory; returns its slot.

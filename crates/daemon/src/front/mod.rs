@@ -18,6 +18,7 @@ mod domain;
 mod kinds;
 mod link;
 mod maps;
+mod peers;
 mod requests;
 mod serving;
 mod shared;
@@ -28,6 +29,8 @@ use crate::server::{self, DaemonError, Listener, PidFile};
 use clients::Run;
 use domain::Domain;
 use link::{Attend, Link};
+pub use peers::Peer;
+use peers::Peers;
 use requests::Service;
 use rustix::io::Errno;
 use serving::Front;
@@ -36,8 +39,8 @@ use std::path::PathBuf;
 use vshmem_abi::limits::MsgLimits;
 use vshmem_abi::link::{LinkMsg, LinkOp, SEPARATE_KERNELS};
 use vshmem_abi::paths;
-use vshmem_gnt::Port;
 use vshmem_gnt::host::HostPort;
+use vshmem_gnt::{AnyPort, Port};
 
 /// What the command line says to a front-end.
 #[derive(Debug)]
@@ -50,6 +53,8 @@ pub struct FrontArgs {
     pub ready_fd: Option<RawFd>,
     /// What the configuration raises the limits of queues to.
     pub raised: MsgLimits,
+    /// Whom it says to share memory with, where that can be one domain only.
+    pub peer: Option<Peer>,
 }
 
 /// Serves the domain until it is told to stop.
@@ -70,7 +75,10 @@ pub fn run(args: &FrontArgs) -> Result<(), DaemonError> {
     let generation = Run::draw_generation();
     let (port, epoch) = enrol(&mut link, &args.domain, generation)?;
     let domid = port.domid();
-    let domain = Domain::new(port.into(), Run { generation, epoch }, args.raised);
+    let port = AnyPort::from(port);
+    let peers = Peers::of(&port, args.peer.clone());
+    let peers = peers.map_err(|error| DaemonError::Refused(error.to_string()))?;
+    let domain = Domain::new(port, peers, Run { generation, epoch }, args.raised);
     let domain = domain.map_err(DaemonError::io("cannot make the directory"))?;
     let listener = Listener::bind(&paths::domain_socket(&args.dir, &args.domain), 0o666)?;
     let service = Service::new(domain, link);

@@ -248,7 +248,7 @@ impl Service {
         from: &Asker<'_>,
     ) -> Result<(Plan, AnyRegion), Errno> {
         let plan = self.domain.rules.check(kind, size, flags, from.caller)?;
-        match self.domain.port.create(plan.bytes(), plan.options) {
+        match self.domain.make_region(&plan) {
             Ok(region) => Ok((plan, region)),
             Err(error) => {
                 tracing::warn!(%kind, size, %error, "cannot make the memory of a construct");

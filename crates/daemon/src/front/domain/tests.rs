@@ -55,7 +55,9 @@ impl World {
         let hub = serve(Limits::DEFAULT).unwrap();
         let port = HostPort::new(1, hub.add_domain(1).unwrap()).unwrap();
         let other = hub.add_domain(OTHER_DOMAIN).unwrap();
-        let mut domain = Domain::new(port.into(), RUN, MsgLimits::default()).unwrap();
+        let port = AnyPort::from(port);
+        let peers = Peers::of(&port, None).unwrap();
+        let mut domain = Domain::new(port, peers, RUN, MsgLimits::default()).unwrap();
         let region = domain.port.create(8192, RegionOptions::default()).unwrap();
         domain.constructs.learn(&meta(State::Live)).unwrap();
         domain.constructs.hold(ID, region, None);
