@@ -3,10 +3,11 @@
 //! futex in a region does not reach the other domain's kernel. One page for each pair of domains; what
 //! its words mean over time is the business of `vshmem-engine`.
 //!
-//! The page has two directions, one after the other; which is whose stands in whatever hands the page
-//! out. A direction is rung by one domain and answered by the other.
+//! The page has two directions, one after the other. A direction is rung by one domain and answered by
+//! the other.
 
-use crate::layout::WAIT_SLOTS;
+use crate::layout::{Shared, WAIT_SLOTS};
+use core::sync::atomic::AtomicU64;
 use rustix::io::Errno;
 use rustix::ioctl::{Direction, Opcode, Setter, ioctl, opcode};
 use std::os::fd::BorrowedFd;
@@ -23,6 +24,9 @@ pub const SUMMARY_WORDS: usize = RUNG_WORDS / BITS;
 
 /// What the `vshmemd` that answers is doing: [`ASLEEP`] or [`AWAKE`]. It alone writes it.
 pub const ANSWERS: usize = 0;
+/// 1 while that `vshmemd` is there. It writes 1 when it begins, and both write 0 when they give the
+/// doorbell up: then whoever would ring asks its own `vshmemd` for the one of the moment.
+pub const LIVES: usize = 1;
 /// The summary begins here: which words of bits are not zero.
 pub const SUMMARY: usize = 8;
 /// The bits begin here: which slots are to be woken.
@@ -30,17 +34,23 @@ pub const RUNG: usize = 16;
 /// Words of one direction.
 pub const WORDS: usize = RUNG + RUNG_WORDS;
 
-/// Where, behind the two directions, the hypervisor shows that a `vshmemd` has ended, if it does so by
-/// memory: a byte of each, that of the domain which made the page first. The business of the port.
-pub const ENDS: u64 = 2 * WORDS as u64 * 8;
+/// The page: in the first direction the domain rings that has made it, in the second one the other.
+#[repr(C)]
+pub struct Page {
+    /// The directions, as words.
+    pub directions: [[AtomicU64; WORDS]; 2],
+}
+
+// SAFETY: repr(C), atomics of one size only.
+unsafe impl Shared for Page {}
 
 /// It sleeps, or is about to: the event channel has to be notified.
 pub const ASLEEP: u64 = 0;
 /// It will look again before it sleeps.
 pub const AWAKE: u64 = 1;
 
-/// Bytes of the page, both directions, in whole pages.
-pub const BYTES: u64 = (ENDS + 2).div_ceil(crate::PAGE_SIZE) * crate::PAGE_SIZE;
+/// Bytes of the page, in whole pages.
+pub const BYTES: u64 = (size_of::<Page>() as u64).div_ceil(crate::PAGE_SIZE) * crate::PAGE_SIZE;
 
 /// How the other end of an event channel is raised by somebody who was passed a descriptor for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -146,10 +146,19 @@ pub struct WaitHeader {
 /// What a thread that waits, or a process that has undo, holds: its death shows in it at once.
 #[repr(C)]
 pub struct WaitSlot {
-    /// An entry of the thread's robust list (`get_robust_list(2)`): the word that the kernel sets
-    /// `FUTEX_OWNER_DIED` in when the thread dies, however it dies, two unused words, and two links
-    /// that mean something to the thread and to the kernel only.
-    pub mark: [AtomicU64; 5],
+    /// The word that the kernel sets `FUTEX_OWNER_DIED` in when the thread dies, however it dies: it is
+    /// an entry of the thread's robust list (`get_robust_list(2)`), together with [`Self::links`],
+    /// which have to be where they are.
+    pub mark: AtomicU64,
+    /// What the thread sleeps on, as a futex, when futexes do not work in the region that it waits in:
+    /// whoever wakes the slot adds 1. Never set back.
+    pub wakes: AtomicU32,
+    /// Zero.
+    pub reserved: AtomicU32,
+    /// Zero.
+    pub reserved_too: AtomicU64,
+    /// They mean something to the thread and to the kernel only.
+    pub links: [AtomicU64; 2],
     /// Token of the client that has the slot ([`crate::token`]); 0: nobody.
     pub token: AtomicU64,
     /// What it waits for: `id << 32 | waiter + 1`; low half 0: it is not in the queue (yet).
@@ -182,7 +191,7 @@ const _: () = {
     assert!(size_of::<Directory>() == size_of::<DirHeader>() + DIR_SLOTS * 96);
     assert!(size_of::<ClientPage>() == 64 + DIR_SLOTS * 32);
     assert!(size_of::<WaitHeader>() == 64);
-    assert!(size_of::<WaitSlot>() == 64);
+    assert!(size_of::<WaitSlot>() == 64 && core::mem::offset_of!(WaitSlot, links) == 24);
     assert!(size_of::<WaitPage>() == 64 + WAIT_SLOTS * 64);
     assert!(core::mem::offset_of!(DirHeader, seq) == 24);
     assert!(core::mem::offset_of!(DirHeader, owner) == 32);

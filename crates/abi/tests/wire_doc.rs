@@ -3,7 +3,7 @@
 //! page does not.
 
 use std::mem::{offset_of, size_of};
-use vshmem_abi::doorbell;
+use vshmem_abi::doorbell::{self, Page};
 use vshmem_abi::grants::{ChannelPage, DirectoryPage, GrantRef, ListHead, MapGrantRef};
 use vshmem_abi::layout::{
     AttachEntry, ClientPage, DirEntry, DirHeader, Directory, PageHeader, WaitHeader, WaitPage,
@@ -47,7 +47,18 @@ fn the_wire_page_names_every_field_at_its_offset() {
     rows!(rows, AttachEntry, id, count, atime, dtime, reserved);
     rows!(rows, ClientPage, head, attach);
     rows!(rows, WaitHeader, magic, generation, high_water, reserved);
-    rows!(rows, WaitSlot, mark, token, construct, undoer);
+    rows!(
+        rows,
+        WaitSlot,
+        mark,
+        wakes,
+        reserved,
+        reserved_too,
+        links,
+        token,
+        construct,
+        undoer
+    );
     rows!(rows, WaitPage, head, slots);
     words!(
         rows,
@@ -110,7 +121,8 @@ fn the_wire_page_names_every_field_at_its_offset() {
         "### Direction of a doorbell ({} words)",
         doorbell::WORDS
     ));
-    words!(rows, doorbell, ANSWERS, SUMMARY, RUNG);
+    words!(rows, doorbell, ANSWERS, LIVES, SUMMARY, RUNG);
+    rows!(rows, Page, directions);
     rows!(
         rows,
         DirectoryPage,

@@ -14,17 +14,35 @@
 use std::ffi::{c_int, c_long};
 use std::sync::atomic::{AtomicIsize, AtomicU64, Ordering::*, compiler_fence};
 
-/// An entry: the word comes first, then what the C library has in between in its mutexes; the links
-/// are at the end.
-pub(crate) type Place = [AtomicU64; 5];
+/// An entry: the word, and some way behind it, since the C library has other things of its mutexes in
+/// between, the links.
+#[derive(Clone, Copy)]
+pub(crate) struct Place<'a> {
+    word: &'a AtomicU64,
+    links: &'a [AtomicU64; 2],
+}
 
-/// In [`Place`]: the link to the previous entry, which the C library keeps up for its own.
-const PREVIOUS: usize = 3;
-/// In [`Place`]: the link to the next entry, by whose address an entry is known.
-const NEXT: usize = 4;
+impl<'a> Place<'a> {
+    /// An entry of this word and these links.
+    pub(crate) fn new(word: &'a AtomicU64, links: &'a [AtomicU64; 2]) -> Self {
+        let place = Self { word, links };
+        debug_assert_eq!(word.as_ptr() as c_long - place.link() as c_long, OFFSET);
+        place
+    }
+
+    /// The address by which the entry is known.
+    fn link(self) -> usize {
+        self.links[NEXT].as_ptr() as usize
+    }
+}
+
+/// In [`Place::links`]: the link to the previous entry, which the C library keeps up for its own.
+const PREVIOUS: usize = 0;
+/// In [`Place::links`]: the link to the next entry, by whose address an entry is known.
+const NEXT: usize = 1;
 
 /// Distance from an entry's link to its word, which is one for all entries of a thread.
-const OFFSET: c_long = -((NEXT * 8) as c_long);
+const OFFSET: c_long = -32;
 
 /// `struct robust_list_head` of `linux/futex.h`.
 #[repr(C)]
@@ -51,25 +69,25 @@ const NONE: isize = isize::MAX;
 /// relied on.
 const TID: isize = -16;
 
-/// Puts the word at the beginning of `place` on this thread's list: when the thread dies, however it
+/// Puts the word of `place` on this thread's list: when the thread dies, however it
 /// dies, the kernel sets `FUTEX_OWNER_DIED` in it, before anybody can learn of the death otherwise.
 /// `place` is of a mapping that stays until the thread has ended or [`clear`] was called.
-pub(crate) fn set(place: &Place) -> Mark {
+pub(crate) fn set(place: Place<'_>) -> Mark {
     let Some(head) = head() else {
         return Mark { before: None };
     };
-    let link = place[NEXT].as_ptr() as usize;
+    let link = place.link();
     // SAFETY: `head` is this thread's own, which it alone writes and the kernel reads when it dies. An
     // entry's previous link lies before its next link, also in the C library's own.
     unsafe {
         let before = (*head).list;
         // A handler may have interrupted the C library just here.
         let pending = (*head).pending;
-        place[PREVIOUS].store(head as u64, Relaxed);
-        place[NEXT].store(before as u64, Relaxed);
+        place.links[PREVIOUS].store(head as u64, Relaxed);
+        place.links[NEXT].store(before as u64, Relaxed);
         (&raw mut (*head).pending).write_volatile(link);
         compiler_fence(SeqCst);
-        place[0].store(tid(head) as u64, Relaxed);
+        place.word.store(tid(head) as u64, Relaxed);
         previous_of(before).write_volatile(link);
         compiler_fence(SeqCst);
         (&raw mut (*head).list).write_volatile(link);
@@ -82,9 +100,9 @@ pub(crate) fn set(place: &Place) -> Mark {
 }
 
 /// Takes the word off the list again.
-pub(crate) fn clear(place: &Place, mark: Mark) {
+pub(crate) fn clear(place: Place<'_>, mark: Mark) {
     if let (Some(head), Some(before)) = (head(), mark.before) {
-        let link = place[NEXT].as_ptr() as usize;
+        let link = place.link();
         // SAFETY: as in `set`. An entry that is not the first any more stays: its word names nobody, so
         // the kernel passes it over.
         unsafe {
@@ -95,13 +113,13 @@ pub(crate) fn clear(place: &Place, mark: Mark) {
             }
         }
     }
-    place[0].store(0, Release);
+    place.word.store(0, Release);
 }
 
-/// Whether the thread that has set the mark is dead.
+/// Whether the thread that has set the mark with this word is dead.
 #[inline]
-pub(crate) fn is_set_off(place: &Place) -> bool {
-    place[0].load(Acquire) as u32 & libc::FUTEX_OWNER_DIED != 0
+pub(crate) fn is_set_off(word: &AtomicU64) -> bool {
+    word.load(Acquire) as u32 & libc::FUTEX_OWNER_DIED != 0
 }
 
 /// The previous link of the entry, or head, that `link` leads to; its lowest bit says of what kind it
@@ -167,8 +185,16 @@ mod tests {
     use super::*;
     use crate::robust;
 
-    fn place() -> &'static Place {
+    /// A mutex of the C library.
+    type Mutex = [AtomicU64; 5];
+
+    fn mutex() -> &'static Mutex {
         Box::leak(Box::default())
+    }
+
+    fn place() -> Place<'static> {
+        let [word, _, _, links @ ..] = mutex();
+        Place::new(word, links)
     }
 
     #[test]
@@ -185,13 +211,13 @@ mod tests {
             clear(cleared, mark);
         });
         thread.join().unwrap();
-        assert!(is_set_off(left));
-        assert_eq!(cleared[0].load(Relaxed), 0);
+        assert!(is_set_off(left.word));
+        assert_eq!(cleared.word.load(Relaxed), 0);
     }
 
     #[test]
     fn robust_mutexes_of_the_program_go_on_working_around_a_mark() {
-        let (older, mark, younger, kept) = (place(), place(), place(), place());
+        let (older, mark, younger, kept) = (mutex(), place(), mutex(), mutex());
         let thread = std::thread::spawn(move || {
             robust::hold(older).unwrap();
             robust::hold(kept).unwrap();
@@ -201,8 +227,8 @@ mod tests {
             robust::release(younger);
         });
         thread.join().unwrap();
-        assert!(is_set_off(mark) && is_set_off(kept));
-        assert!(!is_set_off(older) && !is_set_off(younger));
+        assert!(is_set_off(mark.word) && is_set_off(&kept[0]));
+        assert!(!is_set_off(&older[0]) && !is_set_off(&younger[0]));
     }
 
     #[test]
@@ -212,13 +238,13 @@ mod tests {
             let first = set(outer);
             let inner = place();
             let mark = set(inner);
-            inner[NEXT].store(0x10, Relaxed);
-            inner[PREVIOUS].store(0x10, Relaxed);
+            inner.links[NEXT].store(0x10, Relaxed);
+            inner.links[PREVIOUS].store(0x10, Relaxed);
             clear(inner, mark);
             clear(outer, first);
             let _ = set(outer);
         });
         thread.join().unwrap();
-        assert!(is_set_off(outer));
+        assert!(is_set_off(outer.word));
     }
 }

@@ -18,7 +18,7 @@
 use crate::cell::Cell64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use vshmem_abi::doorbell::{
-    ANSWERS, ASLEEP, AWAKE, BITS, RUNG, RUNG_WORDS, SUMMARY, SUMMARY_WORDS, WORDS,
+    ANSWERS, ASLEEP, AWAKE, BITS, LIVES, RUNG, RUNG_WORDS, SUMMARY, SUMMARY_WORDS, WORDS,
 };
 
 /// A word in which bits can be set, and a fence that goes with it.
@@ -43,6 +43,7 @@ impl Bits for std::sync::atomic::AtomicU64 {
 /// One direction of a doorbell page.
 pub struct Doorbell<'a, C> {
     answers: &'a C,
+    lives: &'a C,
     summary: &'a [C],
     rung: &'a [C],
 }
@@ -53,9 +54,20 @@ impl<'a, C: Bits> Doorbell<'a, C> {
         let words = words.get(..WORDS)?;
         Some(Self {
             answers: words.get(ANSWERS)?,
+            lives: words.get(LIVES)?,
             summary: words.get(SUMMARY..SUMMARY + SUMMARY_WORDS)?,
             rung: words.get(RUNG..RUNG + RUNG_WORDS)?,
         })
+    }
+
+    /// Whether somebody answers, or seems to.
+    pub fn is_answered(&self) -> bool {
+        self.lives.load(Relaxed) != 0
+    }
+
+    /// Says whether somebody answers from now on.
+    pub fn set_answered(&self, answered: bool) {
+        self.lives.store(answered.into(), Relaxed);
     }
 
     /// Asks for `slot` to be woken; `true`: the event channel has to be notified. A slot that the other
@@ -71,6 +83,16 @@ impl<'a, C: Bits> Doorbell<'a, C> {
         // of `answer`.
         rung.fetch_or(1 << bit, Release);
         self.sum_up(word);
+        self.is_asleep()
+    }
+
+    /// Asks for all slots to be woken; the answer as of [`Self::ring`].
+    #[must_use]
+    pub fn ring_all(&self) -> bool {
+        for (word, rung) in self.rung.iter().enumerate() {
+            rung.fetch_or(u64::MAX, Release);
+            self.sum_up(word);
+        }
         self.is_asleep()
     }
 

@@ -23,6 +23,7 @@ pub mod msgq;
 pub mod region;
 mod robust;
 pub mod set;
+pub mod sleep_word;
 #[cfg(test)]
 mod testing;
 pub mod wait_page;

@@ -9,6 +9,7 @@
 
 use crate::death_mark::{self, Mark};
 use crate::mapping::{Mapping, file_size};
+use crate::sleep_word::SleepWord;
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -35,6 +36,19 @@ pub struct Held {
 
 fn is_marked(slot: &WaitSlot) -> bool {
     death_mark::is_set_off(&slot.mark)
+}
+
+fn place(slot: &WaitSlot) -> death_mark::Place<'_> {
+    death_mark::Place::new(&slot.mark, &slot.links)
+}
+
+/// Wakes whoever sleeps in one of these slots, if somebody has it.
+fn wake(slots: &[WaitSlot], slot: u32) {
+    if let Some(slot) = slots.get(slot as usize)
+        && slot.token.load(Relaxed) != Token::NONE.raw()
+    {
+        SleepWord::Wakes(&slot.wakes).disturb();
+    }
 }
 
 /// `vshmemd`'s side.
@@ -87,11 +101,17 @@ impl WaitMaster {
         self.map.slots.get(slot as usize).is_some_and(is_marked)
     }
 
+    /// Wakes whoever sleeps in `slot`.
+    pub fn wake(&self, slot: u32) {
+        wake(&self.map.slots, slot);
+    }
+
     /// Takes back the slots that `are_free` says are those of the dead.
     pub fn free(&self, are_free: impl Fn(&Held) -> bool) {
         for held in self.held().filter(are_free) {
             if let Some(slot) = self.map.slots.get(held.slot as usize) {
-                for word in slot.mark.iter().chain([&slot.construct, &slot.undoer]) {
+                let words = [&slot.mark, &slot.construct, &slot.undoer];
+                for word in words.into_iter().chain(&slot.links) {
                     word.store(0, Relaxed);
                 }
                 // Who takes the slot next finds all of it zero.
@@ -145,7 +165,7 @@ impl WaitPage {
             if taken.is_err() {
                 continue;
             }
-            return Some((index as u32, death_mark::set(&slot.mark)));
+            return Some((index as u32, death_mark::set(place(slot))));
         }
         None
     }
@@ -171,8 +191,19 @@ impl WaitPage {
     pub fn hold_on(&self, slot: u32) {
         if let Some(slot) = self.0.slots.get(slot as usize) {
             // For as long as this thread lives, too.
-            let _ = death_mark::set(&slot.mark);
+            let _ = death_mark::set(place(slot));
         }
+    }
+
+    /// Wakes whoever sleeps in `slot`.
+    pub fn wake(&self, slot: u32) {
+        wake(&self.0.slots, slot);
+    }
+
+    /// What the thread that has `slot` sleeps on where it cannot in the region.
+    pub fn sleep_word(&self, slot: u32) -> Option<SleepWord<'_>> {
+        let slot = self.0.slots.get(slot as usize)?;
+        Some(SleepWord::Wakes(&slot.wakes))
     }
 
     /// Gives `slot` back, in the thread that claimed it and was given `mark`.
@@ -180,7 +211,7 @@ impl WaitPage {
         if let Some(slot) = self.0.slots.get(slot as usize) {
             slot.construct.store(0, Relaxed);
             slot.undoer.store(0, Relaxed);
-            death_mark::clear(&slot.mark, mark);
+            death_mark::clear(place(slot), mark);
             slot.token.store(Token::NONE.raw(), Release);
         }
     }

@@ -142,20 +142,4 @@ impl Port for AnyPort {
     fn close(&mut self, port: LocalPort) -> Result<(), PortError> {
         each!(AnyPort, self, any => any.close(port))
     }
-
-    fn tie_ends(
-        &mut self,
-        port: LocalPort,
-        region: &AnyRegion,
-        own: u64,
-        others: u64,
-    ) -> Result<(), PortError> {
-        match (self, region) {
-            (Self::Host(any), AnyRegion::Host(region)) => any.tie_ends(port, region, own, others),
-            (Self::Xen(any), AnyRegion::Xen(region)) => any.tie_ends(port, region, own, others),
-            (Self::Host(_), AnyRegion::Xen(_)) | (Self::Xen(_), AnyRegion::Host(_)) => {
-                Err(PortError::BadArgument)
-            }
-        }
-    }
 }

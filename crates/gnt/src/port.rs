@@ -277,19 +277,4 @@ pub trait Port {
     /// # Errors
     /// `BadArgument` when there is no such port.
     fn close(&mut self, port: LocalPort) -> Result<(), PortError>;
-
-    /// Makes sure that both ends of a channel learn of the sudden end of the process at the other one,
-    /// as [`Event::Closed`], where the hypervisor does not see to that of itself. `region` is one that
-    /// both sides map, each calls this for it; the bytes `own` and `others` of it are the port's then,
-    /// zero before the first of the two calls.
-    ///
-    /// # Errors
-    /// `BadArgument` when there is no such port, or the region is too small.
-    fn tie_ends(
-        &mut self,
-        port: LocalPort,
-        region: &Self::Region,
-        own: u64,
-        others: u64,
-    ) -> Result<(), PortError>;
 }

@@ -11,9 +11,8 @@
 use crate::sys;
 use crate::thread::{self, Thread};
 use libc::{c_int, c_long, pthread_t};
-use rustix::thread::futex;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::*, fence};
-use vshmem_abi::region::waiter;
+use vshmem_engine::sleep_word::SleepWord;
 
 unsafe extern "C" {
     /// Ends the thread if somebody has asked for it.
@@ -135,37 +134,50 @@ pub unsafe fn cancel(real: PthreadCancel, target: pthread_t) -> c_int {
     let result = unsafe { real(target) };
     if let Some(word) = sleeps_on {
         // The signal may have come just before it fell asleep.
-        let awake = waiter::AWAKE;
-        if word
-            .compare_exchange(waiter::ASLEEP, awake, Relaxed, Relaxed)
-            .is_ok()
-        {
-            let _ = futex::wake(low_half(word), futex::Flags::empty(), 1);
-        }
+        word.disturb();
     }
     result
 }
 
-fn low_half(word: &AtomicU64) -> &AtomicU32 {
-    const { assert!(cfg!(target_endian = "little")) };
-    // SAFETY: the first four bytes of an atomic that lives as long; it is handed to the kernel alone.
-    unsafe { &*std::ptr::from_ref(word).cast() }
+/// Set in [`Thread::sleeps_on`] for a word of a wait page, which is aligned for it to be free.
+const IN_WAIT_PAGE: usize = 1;
+
+fn as_address(word: SleepWord<'static>) -> *mut () {
+    match word {
+        SleepWord::Post(post) => post.as_ptr().cast(),
+        SleepWord::Wakes(count) => count.as_ptr().cast::<()>().map_addr(|at| at | IN_WAIT_PAGE),
+    }
+}
+
+/// # Safety
+/// Null, or what [`as_address`] gave.
+unsafe fn as_word(address: *mut ()) -> Option<SleepWord<'static>> {
+    let at = address.map_addr(|at| at & !IN_WAIT_PAGE);
+    // SAFETY: as the caller promises: a word in a region or in a wait page, of which the addresses stay
+    // mapped until the process ends.
+    unsafe {
+        if at == address {
+            at.cast::<AtomicU64>().as_ref().map(SleepWord::Post)
+        } else {
+            at.cast::<AtomicU32>().as_ref().map(SleepWord::Wakes)
+        }
+    }
 }
 
 impl Thread {
     /// Somebody else is about to ask for the end of this thread; what it sleeps on, if it does.
-    fn ask(&self) -> Option<&'static AtomicU64> {
+    fn ask(&self) -> Option<SleepWord<'static>> {
         let _ = self.cancel.compare_exchange(0, ASKED, SeqCst, Relaxed);
         fence(SeqCst);
-        // SAFETY: null, or a word in a region, whose addresses stay mapped until the process ends.
-        unsafe { self.sleeps_on.load(SeqCst).as_ref() }
+        // SAFETY: the thread has stored nothing else there.
+        unsafe { as_word(self.sleeps_on.load(SeqCst)) }
     }
 
     /// The thread is about to sleep on `word`, and has to look afterwards whether it
     /// [`Self::is_asked`]: whoever asks now finds it.
-    pub fn set_sleeps_on(&self, word: Option<&'static AtomicU64>) {
-        let word: *const AtomicU64 = word.map_or(std::ptr::null(), |word| word);
-        self.sleeps_on.store(word.cast_mut(), SeqCst);
+    pub fn set_sleeps_on(&self, word: Option<SleepWord<'static>>) {
+        let address = word.map_or(std::ptr::null_mut(), as_address);
+        self.sleeps_on.store(address, SeqCst);
         fence(SeqCst);
     }
 
@@ -181,5 +193,24 @@ impl Thread {
             self.cancel.store(HEEDED, Relaxed);
         }
         asked
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_a_thread_sleeps_is_told_in_one_word() {
+        let post: &'static AtomicU64 = Box::leak(Box::default());
+        let wakes: &'static AtomicU32 = Box::leak(Box::default());
+        // SAFETY: null, and what was made of words that stay.
+        unsafe {
+            assert!(as_word(std::ptr::null_mut()).is_none());
+            let told = as_word(as_address(SleepWord::Post(post)));
+            assert!(matches!(told, Some(SleepWord::Post(at)) if std::ptr::eq(at, post)));
+            let told = as_word(as_address(SleepWord::Wakes(wakes)));
+            assert!(matches!(told, Some(SleepWord::Wakes(at)) if std::ptr::eq(at, wakes)));
+        }
     }
 }

@@ -28,6 +28,7 @@
 )]
 
 mod attachments;
+mod bells;
 mod cancel;
 mod config;
 mod construct;

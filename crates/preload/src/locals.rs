@@ -38,6 +38,8 @@ pub struct Local<K: Kind> {
     slot: AtomicU32,
     /// Its region. Empty memory once the construct is gone.
     pub region: Region<'static, AtomicU64, K>,
+    /// Whether those who wait sleep in the region; else in their slot of the wait page.
+    pub has_futexes: bool,
     /// What the process may do, as last decided: version of the directory's entry (32 bits), epoch
     /// of the credentials (30 bits), [`READ`], [`ALTER`].
     pub rights: AtomicU64,
@@ -193,7 +195,8 @@ impl<K: Kind> Locals<K> {
         }
     }
 
-    /// Adds the construct `id`, whose directory slot is `slot`, and maps its region.
+    /// Adds the construct `id`, whose directory slot is `slot`, and maps its region, of which `vshmemd` has
+    /// said whether futexes work in it.
     ///
     /// # Errors
     /// As [`RegionMap::map`].
@@ -202,6 +205,7 @@ impl<K: Kind> Locals<K> {
         id: i32,
         slot: u32,
         source: &Source<'_>,
+        has_futexes: bool,
         directory: &Directory,
     ) -> Result<&'static Local<K>, MapError> {
         let table = K::table();
@@ -233,6 +237,7 @@ impl<K: Kind> Locals<K> {
             id,
             slot: AtomicU32::new(slot),
             region: map.leak(),
+            has_futexes,
             rights: AtomicU64::new(0),
             notes: K::Notes::default(),
             waiting: AtomicU32::new(0),

@@ -8,7 +8,7 @@ use crate::process::{Process, processors};
 use crate::regions::refused;
 use crate::session::{Session, live_directory, wait_page};
 use crate::thread::Thread;
-use crate::{creds, lock};
+use crate::{bells, creds, lock};
 use rustix::fd::AsFd;
 use rustix::thread::{NanosleepRelativeResult, nanosleep, sched_yield};
 use std::ffi::c_int;
@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering::*};
 use vshmem_abi::layout::Directory;
 use vshmem_abi::perm;
 use vshmem_abi::token::Token;
-use vshmem_abi::wire::{Op as Ask, Opened, State, how_opened};
+use vshmem_abi::wire::{Op as Ask, Opened, REGION_NO_FUTEX, State, how_opened};
 use vshmem_engine::directory;
 use vshmem_engine::mapping::Source;
 use vshmem_engine::region::{self, Locked, Region, Surroundings, Who, map};
@@ -121,8 +121,9 @@ impl<K: Kind> Own<K> {
                             how: how_opened(reply.value),
                             len: reply.body::<Opened>().bytes,
                         };
+                        let has_futexes = reply.value & REGION_NO_FUTEX == 0;
                         K::locals(&mut session)
-                            .add(id, slot, &source, directory)
+                            .add(id, slot, &source, has_futexes, directory)
                             .map_err(refused)?
                     }
                 };
@@ -343,7 +344,39 @@ impl<K: Kind> Surroundings for Around<K> {
 
     #[inline]
     fn wake(&self, waiter: u32) {
-        map::wake(self.local.region, waiter);
+        if self.local.has_futexes {
+            map::wake(self.local.region, waiter);
+        } else {
+            let id = self.local.id;
+            self.wake_in_slot(waiter, |domid, slot| {
+                bells::wake(K::KIND, id, domid, slot);
+            });
+            bells::make_up(K::KIND, id);
+        }
+    }
+
+    #[inline]
+    fn wake_locked(&self, waiter: u32) {
+        if self.local.has_futexes {
+            map::wake(self.local.region, waiter);
+        } else {
+            self.wake_in_slot(waiter, bells::wake_locked);
+        }
+    }
+}
+
+impl<K: Kind> Around<K> {
+    /// Wakes whoever waits at `waiter`, who sleeps in its domain's wait page: of another domain by
+    /// `elsewhere`.
+    #[inline(never)]
+    fn wake_in_slot(&self, waiter: u32, elsewhere: impl FnOnce(u32, u32)) {
+        match self.local.region.place_of(waiter) {
+            Some((domid, slot)) if domid == self.domid => {
+                self.page.wake(slot);
+            }
+            Some((domid, slot)) => elsewhere(domid, slot),
+            None => {}
+        }
     }
 }
 

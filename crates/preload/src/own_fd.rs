@@ -8,12 +8,31 @@ use rustix::io::Errno;
 /// Numbers below this one are left to the program, which may count on getting low ones.
 const LOWEST: RawFd = 200;
 
+/// What a number led to when it was the library's.
+#[derive(Clone, Copy)]
+pub struct File {
+    /// The number.
+    pub number: RawFd,
+    /// Device and inode of the file.
+    pub dev: u64,
+    /// See there.
+    pub ino: u64,
+}
+
+impl File {
+    /// The descriptor, if it still leads there.
+    pub fn get(&self) -> Option<BorrowedFd<'_>> {
+        // SAFETY: used for `fstat` alone until that has shown what the number leads to.
+        let fd = unsafe { BorrowedFd::borrow_raw(self.number) };
+        let stat = rustix::fs::fstat(fd).ok()?;
+        (stat.st_dev == self.dev && stat.st_ino == self.ino).then_some(fd)
+    }
+}
+
 /// A descriptor that the program may close or replace at any time. It is never used, nor closed,
 /// without a look at whether the number still leads to the same file.
 pub struct OwnFd {
-    number: RawFd,
-    dev: u64,
-    ino: u64,
+    file: File,
     is_device: bool,
 }
 
@@ -27,19 +46,23 @@ impl OwnFd {
         let number = moved.as_raw_fd();
         std::mem::forget(moved);
         Ok(Self {
-            number,
-            dev: stat.st_dev,
-            ino: stat.st_ino,
+            file: File {
+                number,
+                dev: stat.st_dev,
+                ino: stat.st_ino,
+            },
             is_device: FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice,
         })
     }
 
     /// The descriptor, if it is still ours.
     pub fn get(&self) -> Option<BorrowedFd<'_>> {
-        // SAFETY: used for `fstat` alone until that has shown what the number leads to.
-        let fd = unsafe { BorrowedFd::borrow_raw(self.number) };
-        let stat = rustix::fs::fstat(fd).ok()?;
-        (stat.st_dev == self.dev && stat.st_ino == self.ino).then_some(fd)
+        self.file.get()
+    }
+
+    /// What it leads to.
+    pub fn file(&self) -> File {
+        self.file
     }
 
     /// Whether it is a device: then another descriptor of the same device may be mistaken for it.
@@ -52,7 +75,7 @@ impl Drop for OwnFd {
     fn drop(&mut self) {
         if self.get().is_some() {
             // SAFETY: the number leads to our own file, which nobody else uses by it.
-            unsafe { rustix::io::close(self.number) };
+            unsafe { rustix::io::close(self.file.number) };
         }
     }
 }

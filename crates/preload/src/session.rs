@@ -3,6 +3,7 @@
 //! program closed it or the daemon was started again, and given up in children of `fork`.
 
 use crate::attachments::Attachments;
+use crate::bells::Bells;
 use crate::config::config;
 use crate::inherit::{self, Birth};
 use crate::locals::Locals;
@@ -81,6 +82,8 @@ pub struct Session {
     pub sets: Locals<set::Shape>,
     /// The message queues that it has mapped.
     pub queues: Locals<msgq::Shape>,
+    /// The doorbells of other domains.
+    pub bells: Bells,
     /// During `fork`: what the child is going to use.
     pub(crate) child: Option<(OwnedFd, OwnedFd, Welcome)>,
     /// During `fork`: the signal mask to put back.
@@ -113,6 +116,7 @@ impl Session {
             attachments: Attachments::the_one(),
             sets: Locals::the_one(),
             queues: Locals::the_one(),
+            bells: Bells::the_one(),
             child: None,
             fork_mask: 0,
             fork_cancel: 0,
@@ -250,6 +254,7 @@ impl Session {
         if self.generation != 0 && self.generation != welcome.generation {
             self.restarted = true;
             self.regions.clear();
+            self.bells.forget();
             message::say_once(
                 &SAID_RESTARTED,
                 format_args!(
@@ -363,6 +368,7 @@ impl Session {
             page.forget();
         }
         self.link = None;
+        self.bells.forget_in_child();
         self.attachments.for_each(|a| a.counted = false);
         if let Some(process) = self.process {
             process.is_nobody();

@@ -65,8 +65,8 @@ pub struct Thread {
     pub left: (AtomicPtr<Left>, AtomicU32),
     /// Whether somebody has asked for its end ([`crate::cancel`]).
     pub cancel: AtomicU32,
-    /// The post word that the thread sleeps on, or is about to, where it may be cancelled.
-    pub sleeps_on: AtomicPtr<AtomicU64>,
+    /// The word that the thread sleeps on, or is about to, where it may be cancelled ([`crate::cancel`]).
+    pub sleeps_on: AtomicPtr<()>,
 }
 
 const _: () = assert!(size_of::<Thread>() == 72 && align_of::<Thread>() == 8);

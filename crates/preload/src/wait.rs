@@ -20,7 +20,7 @@ use vshmem_abi::region::waiter;
 use vshmem_abi::wire::State;
 use vshmem_engine::death_mark::Mark;
 use vshmem_engine::directory;
-use vshmem_engine::region::map;
+use vshmem_engine::sleep_word::SleepWord;
 
 /// What came of a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -427,11 +427,22 @@ impl<C: Call> Waiting<'_, C> {
         }
     }
 
+    /// What the thread sleeps on.
+    fn sleep_word(&self) -> SleepWord<'static> {
+        let local = self.own.local;
+        let in_page = (!local.has_futexes).then(|| self.own.page.sleep_word(self.slot));
+        in_page
+            .flatten()
+            .unwrap_or(SleepWord::Post(local.region.post(self.index)))
+    }
+
     fn sleep(&self, deadline: Option<Timespec>) -> Stop {
         let own = self.own;
         let thread = thread::current();
+        let word = self.sleep_word();
         let mut asked_before = false;
         loop {
+            let expected = word.expected();
             if self.has_ended() || !own.local.region.fall_asleep(self.index) {
                 return Stop::Told;
             }
@@ -451,7 +462,7 @@ impl<C: Call> Waiting<'_, C> {
                 Some(Some(_)) => (SLICE, false),
             };
             let time = if C::CANCELLABLE {
-                thread.set_sleeps_on(Some(own.local.region.post(self.index)));
+                thread.set_sleeps_on(Some(word));
                 match thread.is_asked() {
                     // The request was announced a while ago, so the C library has it.
                     true if asked_before => return Stop::Because(libc::EINTR),
@@ -464,8 +475,7 @@ impl<C: Call> Waiting<'_, C> {
             } else {
                 time
             };
-            let word = map::futex_word(own.local.region, self.index);
-            match sleep::wait(word, waiter::ASLEEP as u32, Some(time)) {
+            match sleep::wait(word.futex(), expected, Some(time)) {
                 Slept::Woken | Slept::Changed => {}
                 Slept::TimedOut if is_last => return Stop::Because(libc::EAGAIN),
                 Slept::TimedOut => {}
@@ -498,6 +508,8 @@ unsafe fn cancel<C: Call>(wait: *const Wait) {
     let own = waiting.own;
     let thread = thread::current();
     let around = own.around();
+    // The thread may be about to sleep, on what is somebody else's when the slot was given back.
+    waiting.sleep_word().disturb();
     match own.lock(thread, &around) {
         Ok(mut locked) => {
             locked.interrupt(waiting.index, own.process.token(), libc::EINTR);

@@ -18,6 +18,7 @@ use vshmem_abi::Domid;
 use vshmem_abi::token::Token;
 use vshmem_abi::wire::{QueueUse, Usage};
 use vshmem_engine::msgq::QueueMap;
+use vshmem_engine::region::map::With;
 use vshmem_engine::region::recover::{Busy, Dead};
 use vshmem_engine::wait_page::Held;
 
@@ -77,13 +78,49 @@ impl Domain {
 
     /// The same for one that was taken out.
     pub fn end_waits_on(&self, id: i32, known: &Known) {
-        let Some(shared) = known.shared() else {
-            return;
-        };
-        for held in self.waits.held() {
-            if let Some((_, waiter)) = held.waits.filter(|(of, _)| *of == id) {
-                shared.post_gone(waiter);
+        self.work_in(id, known, |shared, with| {
+            for held in self.waits.held() {
+                if let Some((_, waiter)) = held.waits.filter(|(of, _)| *of == id) {
+                    shared.post_gone(waiter, held.slot, with);
+                }
             }
+        });
+    }
+
+    /// Does something in the region of a set or queue, with what a daemon brings along to it; `None` when
+    /// the region is not at hand.
+    fn work_in<T>(
+        &self,
+        id: i32,
+        known: &Known,
+        work: impl FnOnce(&Shared, &With<'_>) -> T,
+    ) -> Option<T> {
+        let wake = |domid, slot| self.wake(id, domid, slot);
+        let wake: &dyn Fn(u32, u32) = &wake;
+        let with = With {
+            me: self.token(),
+            is_dead: &|slot| self.waits.is_dead(slot),
+            wake: (!known.has_futexes()).then_some(wake),
+        };
+        Some(work(known.shared()?, &with))
+    }
+
+    /// The same of the one that this domain knows by its id.
+    fn work_on<T>(&self, id: i32, work: impl FnOnce(&Shared, &With<'_>) -> T) -> Option<T> {
+        self.work_in(id, self.constructs.get(id)?, work)
+    }
+
+    /// Wakes those of this domain for whom a doorbell was rung. `false`: it is being rung again.
+    pub fn answer_bells(&mut self) -> bool {
+        self.bells.answer(&self.waits)
+    }
+
+    /// Wakes who sleeps in a slot of a domain's wait page, for something that was done in `id`.
+    fn wake(&self, id: i32, domid: Domid, slot: u32) {
+        if domid == self.domid {
+            self.waits.wake(slot);
+        } else {
+            self.bells.wake(id, domid, slot, &self.port);
         }
     }
 
@@ -122,6 +159,7 @@ impl Domain {
             self.undo_of(undoer.token);
         }
         self.do_pending();
+        self.bells.mend(&self.port);
     }
 
     /// The process whose undo token has this serial has ended.
@@ -185,6 +223,7 @@ impl Domain {
 
     /// Another domain, which had the region of our set or queue `id`, is gone in this epoch.
     pub fn departed(&mut self, id: i32, domid: Domid, epoch: u8) {
+        self.bells.give_up_with(domid);
         self.pending.push(Pending::Departed(id, domid, epoch, None));
         self.do_pending();
     }
@@ -210,9 +249,9 @@ impl Domain {
 
     /// What is in the queue `id`, whose region is at hand.
     pub fn queue_use(&self, id: i32) -> Option<QueueUse> {
-        let queue = self.constructs.get(id)?.queue()?;
-        let is_dead = |slot| self.waits.is_dead(slot);
-        Some(queue.status(self.token(), seconds(), &is_dead))
+        self.work_on(id, |shared, with| {
+            Some(shared.queue()?.status(seconds(), with))
+        })?
     }
 
     /// Looks who of this domain's processes is dead that has something in the set or queue `id`, and
@@ -289,12 +328,12 @@ impl Domain {
                 Pending::Departed(id, domid, epoch, holder) => {
                     self.clear_domain(*id, Dead::Domain(*domid, *epoch), holder)
                 }
-                &mut Pending::LookAgain(id) => self.in_queue(id, |queue, me, is_dead| {
-                    queue.look_again(me, seconds(), is_dead)
-                }),
-                &mut Pending::SetLimit(id, qbytes) => self.in_queue(id, |queue, me, is_dead| {
-                    queue.set_limit(me, qbytes, seconds(), is_dead)
-                }),
+                &mut Pending::LookAgain(id) => {
+                    self.in_queue(id, |queue, with| queue.look_again(seconds(), with))
+                }
+                &mut Pending::SetLimit(id, qbytes) => {
+                    self.in_queue(id, |queue, with| queue.set_limit(qbytes, seconds(), with))
+                }
                 &mut Pending::Undo(id, token, pid) => {
                     !busy.contains(&id) && self.apply_undo(id, token, pid)
                 }
@@ -315,25 +354,19 @@ impl Domain {
 
     /// `true`: nothing is left to be done.
     fn clean_up(&self, id: i32, dead: Dead) -> bool {
-        let Some(shared) = self.constructs.get(id).and_then(Known::shared) else {
-            return true;
-        };
-        let is_dead = |slot| self.waits.is_dead(slot);
-        shared
-            .clean_up(self.token(), dead, seconds(), &is_dead)
-            .is_ok()
+        self.work_on(id, |shared, with| shared.clean_up(dead, seconds(), with))
+            .is_none_or(|done| done.is_ok())
     }
 
     /// The same of something that is done in a queue.
     fn in_queue(
         &self,
         id: i32,
-        work: impl FnOnce(&QueueMap, Token, &dyn Fn(u32) -> bool) -> Result<(), Busy>,
+        work: impl FnOnce(&QueueMap, &With<'_>) -> Result<(), Busy>,
     ) -> bool {
-        let Some(queue) = self.constructs.get(id).and_then(Known::queue) else {
-            return true;
-        };
-        work(queue, self.token(), &|slot| self.waits.is_dead(slot)).is_ok()
+        self.work_on(id, |shared, with| Some(work(shared.queue()?, with)))
+            .flatten()
+            .is_none_or(|done| done.is_ok())
     }
 
     fn clear_domain(&self, id: i32, dead: Dead, seen: &mut Option<(Token, Instant)>) -> bool {
@@ -356,12 +389,11 @@ impl Domain {
     }
 
     fn apply_undo(&self, id: i32, undoer: Token, pid: i32) -> bool {
-        let Some(set) = self.constructs.get(id).and_then(Known::set) else {
-            return true;
-        };
-        let is_dead = |slot| self.waits.is_dead(slot);
-        set.apply_undo(self.token(), undoer, pid, seconds(), &is_dead)
-            .is_ok()
+        self.work_on(id, |shared, with| {
+            Some(shared.set()?.apply_undo(undoer, pid, seconds(), with))
+        })
+        .flatten()
+        .is_none_or(|done| done.is_ok())
     }
 
     fn free(&self, waiting: &[Token], token: Token, is_of: impl Fn(&Held, Token) -> bool) -> bool {

@@ -18,6 +18,10 @@ pub enum Passed {
     WaitPage,
     /// The region of this construct, for reading and writing.
     Region(i32),
+    /// The page of the doorbell of this number.
+    BellPage(u64),
+    /// What its event channel is notified with.
+    Notifier(u64),
 }
 
 /// A reply and the descriptors that go with it, in this order.

@@ -47,6 +47,11 @@ impl Known {
         self.region.as_ref().is_none_or(Region::has_futexes)
     }
 
+    /// Whether those who sleep here have to be woken by way of doorbells.
+    pub fn needs_bells(&self) -> bool {
+        self.shared.is_some() && !self.has_futexes()
+    }
+
     /// The region's descriptor, for reading and writing, if it is at hand.
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.region.as_ref().map(Region::fd)

@@ -3,6 +3,7 @@
 //! how constructs are used, what the back-end's queries ask, and what the dead leave behind.
 
 use super::aftermath::Pending;
+use super::bells::{BellError, Bells, Numbers};
 use super::clients::{Client, Clients, Run};
 use super::constructs::{Constructs, Known};
 use super::creation::{Plan, Rules};
@@ -22,7 +23,7 @@ use vshmem_abi::link::{LinkMsg, LinkOp};
 use vshmem_abi::wire::{Meta, State, Usage};
 use vshmem_engine::directory::DirectoryWriter;
 use vshmem_engine::wait_page::WaitMaster;
-use vshmem_gnt::{AnyPort, AnyRegion, Port, PortError, RegionOptions};
+use vshmem_gnt::{AnyPort, AnyRegion, GrantRef, Port, PortError, RegionOptions};
 
 /// How many ids of lost constructs are remembered after nothing of them is attached any more.
 const LOST: usize = 4096;
@@ -50,6 +51,8 @@ pub struct Domain {
     pub vacated: Vec<i32>,
     /// Who waits, in this domain.
     pub waits: WaitMaster,
+    /// Doorbells of other domains.
+    pub bells: Bells<AnyRegion>,
     /// Processes with undo.
     pub undoers: Undoers,
     /// What is still to be done after deaths.
@@ -82,6 +85,7 @@ impl Domain {
             clients,
             constructs: Constructs::new(directory),
             waits: WaitMaster::create(generation)?,
+            bells: Bells::new(),
             undoers: Undoers::default(),
             pending: Vec::new(),
             rules: Rules::open(raised, port.memory()),
@@ -189,30 +193,57 @@ impl Domain {
                 answer.usage = self.usage(query.meta.id, None);
                 answer.queue = self.queue_use(query.meta.id).unwrap_or_default();
             }
-            Some(LinkOp::Grant) => match self.grant(query.meta.id, query.domid) {
-                Ok(gref) => answer.gref = gref,
-                Err(errno) => answer.errno = errno,
-            },
-            // An epoch that is none is of nobody.
-            Some(LinkOp::Departed) => match u8::try_from(query.epoch) {
-                Ok(epoch) => self.departed(query.meta.id, query.domid, epoch),
-                Err(_) => answer.errno = libc::EINVAL,
-            },
+            Some(LinkOp::Grant | LinkOp::Departed | LinkOp::Offer) => {
+                // An epoch that is none is of nobody.
+                let done = match u8::try_from(query.epoch) {
+                    Ok(epoch) => self.answer_about(query, epoch, &mut answer),
+                    Err(_) => Err(Errno::INVAL),
+                };
+                answer.errno = done.err().map_or(0, Errno::raw_os_error);
+            }
             _ => answer.errno = libc::ENOSYS,
         }
         answer
     }
 
-    fn grant(&mut self, id: i32, to: Domid) -> Result<u32, i32> {
-        let known = self.constructs.get_mut(id).ok_or(libc::EINVAL)?;
-        match known.grant(&mut self.port, to) {
-            Ok(gref) => Ok(gref.0),
-            Err(PortError::BadArgument) => Err(libc::EINVAL),
-            Err(error) => {
-                tracing::warn!(id, domain = to, %error, "cannot grant a region to a domain");
-                Err(error.errno().raw_os_error())
+    /// Answers a query about domain `query.domid`, which is, or was, in `epoch`.
+    fn answer_about(
+        &mut self,
+        query: &LinkMsg,
+        epoch: u8,
+        answer: &mut LinkMsg,
+    ) -> Result<(), Errno> {
+        let (id, domid) = (query.meta.id, query.domid);
+        match LinkOp::from_raw(query.op) {
+            Some(LinkOp::Departed) => self.departed(id, domid, epoch),
+            Some(LinkOp::Offer) => {
+                let known = self.constructs.get(id).ok_or(Errno::INVAL)?;
+                if !known.needs_bells() {
+                    return Err(Errno::INVAL);
+                }
+                let offered = self.bells.offer_anew(domid, epoch, &mut self.port);
+                tell_bell(offered, domid, answer)?;
+            }
+            _ => {
+                answer.gref = self.grant(id, domid)?.0;
+                let known = self.constructs.get(id).ok_or(Errno::INVAL)?;
+                if known.needs_bells() {
+                    let offered = self.bells.offer(domid, epoch, &mut self.port);
+                    tell_bell(offered, domid, answer)?;
+                }
             }
         }
+        Ok(())
+    }
+
+    fn grant(&mut self, id: i32, to: Domid) -> Result<GrantRef, Errno> {
+        let known = self.constructs.get_mut(id).ok_or(Errno::INVAL)?;
+        known.grant(&mut self.port, to).map_err(|error| {
+            if error != PortError::BadArgument {
+                tracing::warn!(id, domain = to, %error, "cannot grant a region to a domain");
+            }
+            error.errno()
+        })
     }
 
     /// Takes over what a query says of a construct that the domain knows; returns how it is used
@@ -240,6 +271,7 @@ impl Domain {
         match State::from_raw(meta.state) {
             State::Free => self.forget(meta.id),
             State::Lost => {
+                self.bells.give_up_with(meta.owner);
                 self.constructs.update(slot, meta);
                 self.end_waits(meta.id);
                 self.constructs.let_go(meta.id);
@@ -406,6 +438,21 @@ impl Domain {
             }
         }
     }
+}
+
+/// Puts the numbers of a doorbell into an answer.
+fn tell_bell(
+    offered: Result<Numbers, BellError>,
+    domid: Domid,
+    answer: &mut LinkMsg,
+) -> Result<(), Errno> {
+    let (gref, channel) = offered.map_err(|error| {
+        tracing::warn!(domain = domid, %error, "cannot make a doorbell for a domain");
+        error.errno()
+    })?;
+    answer.bell_gref = gref.0;
+    answer.bell_port = channel.0;
+    Ok(())
 }
 
 /// Whether the construct is there until its last detach.

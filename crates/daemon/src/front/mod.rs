@@ -9,6 +9,7 @@
 
 mod aftermath;
 mod answer;
+mod bells;
 mod clients;
 mod connections;
 mod constructs;

@@ -21,7 +21,7 @@ use vshmem_abi::wire::{
     Meta, Op, Opened, QueueStat, QueueUse, REGION_NO_FUTEX, Request, STAT_ANY, STAT_INDEX, Stat,
     State,
 };
-use vshmem_gnt::{AnyRegion, GrantRef, Port};
+use vshmem_gnt::{AnyRegion, GrantRef, Port, Region};
 
 const CREAT: i32 = libc::IPC_CREAT;
 const EXCLUSIVE: i32 = libc::IPC_CREAT | libc::IPC_EXCL;
@@ -107,6 +107,7 @@ impl Service {
             (Op::Remove, _) => self.remove_whole(kind, id, from),
             (Op::Undo, Kind::Sem) => self.undo(id, from),
             (Op::Settle, Kind::Sem | Kind::Msg) => self.settle_whole(kind, id),
+            (Op::Bell, Kind::Sem | Kind::Msg) => self.bell(kind, request, from),
             (Op::Confirm | Op::Detached | Op::Lock | Op::Undo | Op::Settle | Op::Bell, _) => {
                 Err(Errno::INVAL)
             }
@@ -141,6 +142,7 @@ impl Service {
             // Whatever comes of it: nobody has the id.
             let _ = self.ask_about(LinkOp::Remove, meta);
         }
+        self.ring_missing();
         self.domain.bury();
         self.candidates.refill();
     }
@@ -356,6 +358,9 @@ impl Service {
             error.errno()
         })?;
         let shared = Shared::map(meta, &region)?;
+        if shared.is_some() && !region.has_futexes() {
+            self.take_up_bell(meta, &place)?;
+        }
         self.domain.constructs.hold(meta.id, region, shared);
         Ok(())
     }

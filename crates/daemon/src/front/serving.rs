@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use vshmem_abi::channel::send;
 use vshmem_abi::wire::{Op, Reply, Request};
 use vshmem_abi::{ABI_VERSION, Kind};
+use vshmem_gnt::{Port, Region};
 
 // Tokens of epoll: connections have their numbers, pidfds that of their client and a bit.
 const SIGNALS: u64 = 0;
@@ -27,6 +28,8 @@ const RESERVED: u64 = 15;
 const PIDFD: u64 = 1 << 63;
 /// A pidfd of a process with undo: the rest of the token is its undo token's serial.
 const UNDOER: u64 = 1 << 62;
+/// The event channel of a doorbell: the rest of the token is its number.
+const BELL: u64 = 1 << 61;
 
 /// How often leftovers are looked at while there are any.
 const TICK: Duration = Duration::from_millis(250);
@@ -40,6 +43,12 @@ const LINGER: Duration = Duration::from_micros(60);
 
 /// Requests that follow one another within this time come in quick succession.
 const SUCCESSION: Duration = Duration::from_micros(300);
+
+/// How often in a row doorbells are answered that were rung meanwhile. One who rings without end is then
+/// kept waiting between one answer and the next.
+const ROUNDS: u32 = 100;
+/// See [`ROUNDS`].
+const BREATH: Duration = Duration::from_millis(1);
 
 /// Connections taken at once before others get their turn.
 const ACCEPTS: usize = 32;
@@ -145,10 +154,15 @@ impl Front {
         let mut events = Vec::new();
         let mut last_look = Instant::now();
         let mut pace = Pace::new();
+        let mut rounds = 0;
         while !self.stopping {
             let leftovers = self.paused || self.service.domain.has_leftovers();
             let lingers = pace.lingers();
-            let timeout = if lingers {
+            let rung = !self.service.domain.answer_bells();
+            rounds = if rung { rounds + 1 } else { 0 };
+            let timeout = if rounds > ROUNDS {
+                Some(BREATH)
+            } else if lingers || rung {
                 Some(Duration::ZERO)
             } else if self.service.domain.has_pending() || self.service.domain.has_buried() {
                 Some(SHORT_TICK)
@@ -172,6 +186,10 @@ impl Front {
                     undoer if undoer & UNDOER != 0 => {
                         self.service.domain.undoer_ended(undoer & !UNDOER);
                     }
+                    bell if bell & BELL != 0 => {
+                        let domain = &mut self.service.domain;
+                        domain.bells.raised(bell & !BELL, &mut domain.port);
+                    }
                     pidfd if pidfd & PIDFD != 0 => self.process_ended(pidfd & !PIDFD),
                     number => self.receive(number),
                 }
@@ -184,6 +202,9 @@ impl Front {
                 self.service.domain.do_pending();
             }
             self.service.domain.bury();
+            if self.service.domain.bells.has_missing() {
+                self.settle();
+            }
             if leftovers && last_look.elapsed() >= TICK {
                 last_look = Instant::now();
                 self.service.domain.look_at_leftovers();
@@ -197,6 +218,7 @@ impl Front {
     /// Does what could wait until a client had its answer.
     fn settle(&mut self) {
         self.service.settle();
+        self.watch_bells();
         while let Some(number) = self.service.domain.orphaned.pop() {
             self.connections.close(number);
         }
@@ -206,6 +228,26 @@ impl Front {
         }
         if self.spare.is_none() {
             self.spare = spare();
+        }
+    }
+
+    /// Watches the event channels of new doorbells, and ends those that were given up.
+    fn watch_bells(&mut self) {
+        let domain = &mut self.service.domain;
+        while let Some((serial, fd)) = domain.bells.next_unwatched(&domain.port) {
+            if let Err(errno) = self.epoll.add(fd, BELL | serial, EventFlags::IN) {
+                tracing::error!(
+                    %errno,
+                    "cannot watch an event channel: sleepers are woken two seconds late; raise \
+                     fs.epoll.max_user_watches"
+                );
+            }
+        }
+        while let Some(bell) = domain.bells.next_over() {
+            if let Ok(fd) = domain.port.wait_fd(bell.channel()) {
+                let _ = self.epoll.remove(fd);
+            }
+            bell.close(&mut domain.port);
         }
     }
 
@@ -294,6 +336,11 @@ impl Front {
             Passed::WaitPage => Some(domain.waits.fd()),
             Passed::Page(client) => Some(domain.clients.get(*client)?.page.fd()),
             Passed::Region(id) => domain.constructs.get(*id)?.fd(),
+            Passed::BellPage(serial) => Some(domain.bells.get(*serial)?.page().fd()),
+            Passed::Notifier(serial) => {
+                let channel = domain.bells.get(*serial)?.channel();
+                Some(domain.port.notifier(channel).ok()?.0)
+            }
         });
         let fds: Vec<BorrowedFd<'_>> = fds.collect();
         let flags = SendFlags::DONTWAIT;

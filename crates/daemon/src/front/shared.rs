@@ -9,6 +9,7 @@ use vshmem_abi::wire::Meta;
 use vshmem_abi::{Kind, msgq, set};
 use vshmem_engine::mapping::Source;
 use vshmem_engine::msgq::QueueMap;
+use vshmem_engine::region::map::With;
 use vshmem_engine::region::recover::{Busy, Dead};
 use vshmem_engine::set::SetMap;
 use vshmem_gnt::Region;
@@ -106,11 +107,11 @@ impl Shared {
         }
     }
 
-    /// Tells the waiter at `index` that the construct is gone.
-    pub fn post_gone(&self, index: u32) {
+    /// Tells the waiter at `index`, who has `slot` of the wait page, that the construct is gone.
+    pub fn post_gone(&self, index: u32, slot: u32, with: &With<'_>) {
         match self {
-            Self::Set(set) => set.post_gone(index),
-            Self::Queue(queue) => queue.post_gone(index),
+            Self::Set(set) => set.post_gone(index, slot, with),
+            Self::Queue(queue) => queue.post_gone(index, slot, with),
         }
     }
 
@@ -142,16 +143,10 @@ impl Shared {
     ///
     /// # Errors
     /// [`Busy`].
-    pub fn clean_up(
-        &self,
-        me: Token,
-        dead: Dead,
-        now: i64,
-        is_dead: &dyn Fn(u32) -> bool,
-    ) -> Result<(), Busy> {
+    pub fn clean_up(&self, dead: Dead, now: i64, with: &With<'_>) -> Result<(), Busy> {
         match self {
-            Self::Set(set) => set.clean_up(me, dead, now, is_dead),
-            Self::Queue(queue) => queue.clean_up(me, dead, now, is_dead),
+            Self::Set(set) => set.clean_up(dead, now, with),
+            Self::Queue(queue) => queue.clean_up(dead, now, with),
         }
     }
 }

@@ -61,13 +61,13 @@ impl User {
         self.locked(|set| set.get_value(0)).expect("a free lock")
     }
 
-    fn change(&self, op: i16) {
+    pub fn change(&self, op: i16) {
         let done = self.locked(|set| set.semop(&[Op::new(0, op, 0)], &self.call(None)));
         assert_eq!(done, Some(Outcome::Done));
     }
 
     /// `semop` with `SEM_UNDO`.
-    fn change_with_undo(&self, op: i16) {
+    pub fn change_with_undo(&self, op: i16) {
         let (reply, _) = self.client.ask(ask_about(Ask::Undo, self.id)).unwrap();
         let undoer = Token::from_raw(reply.body::<Undoer>().token);
         let (slot, _) = self.client.waits.claim(self.token(), 0).unwrap();

@@ -100,9 +100,18 @@ impl World {
 
     /// The same, whose daemons find this configuration.
     pub fn with_config(text: &str) -> Self {
+        Self::begin(text, &["--backend"])
+    }
+
+    /// The same, whose domains do as if each had a kernel of its own.
+    pub fn with_separate_kernels() -> Self {
+        Self::begin("", &["--backend", "--separate-kernels"])
+    }
+
+    fn begin(config: &str, back: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("vshmem.toml"), text).unwrap();
-        let back = Daemon::start(dir.path(), &["--backend"], "");
+        std::fs::write(dir.path().join("vshmem.toml"), config).unwrap();
+        let back = Daemon::start(dir.path(), back, "");
         Self { back, dir }
     }
 

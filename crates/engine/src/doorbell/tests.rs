@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::explore::{Futex, Word, explore};
+use crate::sleep_word::{Count, raise, seen};
+use loom::sync::atomic::AtomicU32;
 use loom::sync::{Arc, Condvar, Mutex};
 use loom::thread::spawn;
 use proptest::prelude::*;
@@ -34,6 +36,19 @@ fn what_is_rung_is_answered_once_and_only_a_sleeper_is_notified() {
     assert!(!bell.ring(1) && !bell.sleep());
     assert_eq!(answered(&bell), [1]);
     assert!(bell.sleep() && bell.ring(2));
+    assert!(bell.ring_all());
+    assert!(answered(&bell).into_iter().eq(0..WAIT_SLOTS as u32));
+}
+
+#[test]
+fn a_new_doorbell_is_not_answered_until_it_says_so() {
+    let words = words();
+    let bell = Doorbell::new(&words).unwrap();
+    assert!(!bell.is_answered());
+    bell.set_answered(true);
+    assert!(bell.is_answered() && answered(&bell).is_empty());
+    bell.set_answered(false);
+    assert!(!bell.is_answered());
 }
 
 #[test]
@@ -130,7 +145,8 @@ struct Pair {
     words: Vec<Word>,
     channel: Channel,
     post: Word,
-    slot: Word,
+    /// The count of wake-ups in the slot.
+    wakes: AtomicU32,
     futex: Futex,
     stop: Word,
 }
@@ -148,7 +164,7 @@ impl Pair {
                 .collect(),
             channel: Channel::default(),
             post: Word::new(true),
-            slot: Word::new(true),
+            wakes: AtomicU32::new(0),
             futex: Futex::default(),
             stop: Word::new(true),
         };
@@ -164,6 +180,27 @@ impl Pair {
         if self.bell().ring(slot) {
             self.channel.notify();
         }
+    }
+
+    /// What the sleeper does once; `true`: it was told.
+    fn sleeps_until_told(&self) -> bool {
+        let seen = seen(&self.wakes);
+        // Asleep in the region first, then on a word that its own kernel knows.
+        let told = self
+            .post
+            .compare_exchange(AWAKE_LOOKING, SLEEPS, Release, Acquire);
+        if told == Err(POSTED) {
+            return true;
+        }
+        self.futex
+            .wait(|| Count::load(&self.wakes, Relaxed) == seen);
+        false
+    }
+
+    /// What is done to wake the sleeper where it is.
+    fn disturb(&self) {
+        raise(&self.wakes);
+        self.futex.wake();
     }
 
     /// What `vshmemd` does until `is_enough`.
@@ -192,23 +229,16 @@ fn a_sleeper_of_another_domain_is_woken() {
         let own = pair.clone();
         let sleeper = spawn(move || {
             loop {
-                let seen = own.slot.load(Acquire);
-                // Asleep in the region first, then on a word that its own kernel knows.
-                let told = own
-                    .post
-                    .compare_exchange(AWAKE_LOOKING, SLEEPS, Release, Acquire);
-                if told == Err(POSTED) {
+                if own.sleeps_until_told() {
                     return;
                 }
-                own.futex.wait(|| own.slot.load(Relaxed) == seen);
             }
         });
         let own = pair.clone();
         let daemon = spawn(move || {
             let wake = |slot| {
                 assert_eq!(slot, 0);
-                own.slot.store(own.slot.load(Relaxed) + 1, Release);
-                own.futex.wake();
+                own.disturb();
             };
             own.serve(wake, || own.stop.load(Acquire) == 1);
         });

@@ -6,6 +6,7 @@ use super::{Locked, Queue, QueueMap, Surroundings, Who, halves, word_of};
 use crate::cell::Cell64;
 use crate::region::Kind;
 use crate::region::line::Line;
+use crate::region::map::With;
 use crate::region::recover::{Busy, Dead};
 use crate::region::waiting::Waiting;
 use std::sync::atomic::Ordering::Relaxed;
@@ -50,46 +51,35 @@ impl QueueMap {
     /// Sets `msg_qbytes`, and lets those in who waited for more.
     ///
     /// # Errors
-    /// [`Busy`]; nothing was done then. Here and below, `is_dead` as in [`Surroundings`].
-    pub fn set_limit(
-        &self,
-        me: Token,
-        qbytes: u64,
-        now: i64,
-        is_dead: &dyn Fn(u32) -> bool,
-    ) -> Result<(), Busy> {
-        let around = self.daemon(me, is_dead);
+    /// [`Busy`]; nothing was done then.
+    pub fn set_limit(&self, qbytes: u64, now: i64, with: &With<'_>) -> Result<(), Busy> {
+        let around = self.daemon(with);
         let queue = self.region();
-        let mut locked = queue.lock_after(me, None, now, &around)?;
+        let mut locked = queue.lock_after(with.me, None, now, &around)?;
         locked.set_limit(qbytes, now);
         locked.unlock();
         Ok(())
     }
 
-    /// Who may use the queue has changed: those of `me`'s domain who wait have to look again whether
-    /// they may.
+    /// Who may use the queue has changed: those of this daemon's domain who wait have to look again
+    /// whether they may.
     ///
     /// # Errors
     /// [`Busy`]; nothing was done then.
-    pub fn look_again(
-        &self,
-        me: Token,
-        now: i64,
-        is_dead: &dyn Fn(u32) -> bool,
-    ) -> Result<(), Busy> {
-        let around = self.daemon(me, is_dead);
+    pub fn look_again(&self, now: i64, with: &With<'_>) -> Result<(), Busy> {
+        let around = self.daemon(with);
         let queue = self.region();
-        let mut locked = queue.lock_after(me, None, now, &around)?;
-        locked.look_again(me.domid());
+        let mut locked = queue.lock_after(with.me, None, now, &around)?;
+        locked.look_again(with.me.domid());
         locked.unlock();
         Ok(())
     }
 
     /// [`Queue::status`], of one moment if the lock can be had.
-    pub fn status(&self, me: Token, now: i64, is_dead: &dyn Fn(u32) -> bool) -> QueueUse {
-        let around = self.daemon(me, is_dead);
+    pub fn status(&self, now: i64, with: &With<'_>) -> QueueUse {
+        let around = self.daemon(with);
         let queue = self.region();
-        match queue.lock_after(me, None, now, &around) {
+        match queue.lock_after(with.me, None, now, &around) {
             Ok(locked) => {
                 let status = queue.status();
                 locked.unlock();

@@ -109,7 +109,7 @@ impl<'a, 'b, C: Cell64, S: Surroundings, K: Kind> Locked<'a, 'b, C, S, K> {
                 *place = waiter;
                 self.wakes += 1;
             }
-            None => self.around.wake(waiter),
+            None => self.around.wake_locked(waiter),
         }
     }
 }

@@ -4,12 +4,11 @@
 use super::recover::{Busy, Dead};
 use super::{Kind, Region, Surroundings};
 use crate::mapping::{FileId, MapError, Place, Source};
+use crate::sleep_word::SleepWord;
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags};
-use rustix::thread::futex;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, AtomicU64};
-use vshmem_abi::region::LINE;
+use std::sync::atomic::AtomicU64;
 use vshmem_abi::token::Token;
 
 /// A mapping of a region, for reading and writing; unmapped when dropped.
@@ -141,34 +140,31 @@ impl<K: Kind> RegionMap<K> {
         Region { words, shape }
     }
 
-    /// Tells the waiter at `index` that the construct is gone.
-    pub fn post_gone(&self, index: u32) {
+    /// Tells the waiter at `index`, which sleeps in `slot` of the domain's wait page if not here, that the
+    /// construct is gone.
+    pub fn post_gone(&self, index: u32, slot: u32, with: &With<'_>) {
         self.region().post_gone(index);
         // Whatever its word said: another domain may have given the memory back, which zeroes it.
-        wake(self.region(), index);
+        match with.wake {
+            None => wake(self.region(), index),
+            Some(wake) => wake(with.me.domid(), slot),
+        }
     }
 
-    /// [`Region::clean_up`] for a daemon. `is_dead` as in [`Surroundings`].
+    /// [`Region::clean_up`] for a daemon.
     ///
     /// # Errors
     /// [`Busy`].
-    pub fn clean_up(
-        &self,
-        me: Token,
-        dead: Dead,
-        now: i64,
-        is_dead: &dyn Fn(u32) -> bool,
-    ) -> Result<(), Busy> {
+    pub fn clean_up(&self, dead: Dead, now: i64, with: &With<'_>) -> Result<(), Busy> {
         self.region()
-            .clean_up(me, dead, now, &self.daemon(me, is_dead))
+            .clean_up(with.me, dead, now, &self.daemon(with))
     }
 
-    /// What a daemon whose token is `me` brings along. `is_dead` as in [`Surroundings`].
-    pub fn daemon<'a>(&'a self, me: Token, is_dead: &'a dyn Fn(u32) -> bool) -> Daemon<'a, K> {
+    /// What the engine needs from a daemon.
+    pub(crate) fn daemon<'a>(&'a self, with: &'a With<'a>) -> Daemon<'a, K> {
         Daemon {
             region: self.region(),
-            domid: me.domid(),
-            is_dead,
+            with,
         }
     }
 }
@@ -180,41 +176,48 @@ impl<K> Drop for RegionMap<K> {
     }
 }
 
-/// What a daemon brings along.
-pub struct Daemon<'a, K> {
+/// What a daemon brings along to a region.
+#[derive(Clone, Copy)]
+pub struct With<'a> {
+    /// Its token.
+    pub me: Token,
+    /// As in [`Surroundings`].
+    pub is_dead: &'a dyn Fn(u32) -> bool,
+    /// Wakes who sleeps in a slot of a domain's wait page; `None` where waiters sleep in the region.
+    pub wake: Option<&'a dyn Fn(u32, u32)>,
+}
+
+/// A daemon in a region.
+pub(crate) struct Daemon<'a, K> {
     region: Region<'a, AtomicU64, K>,
-    domid: u32,
-    is_dead: &'a dyn Fn(u32) -> bool,
+    with: &'a With<'a>,
 }
 
 impl<K: Kind> Surroundings for Daemon<'_, K> {
     fn domid(&self) -> u32 {
-        self.domid
+        self.with.me.domid()
     }
 
     fn is_dead(&self, slot: u32) -> bool {
-        (self.is_dead)(slot)
+        (self.with.is_dead)(slot)
     }
 
     fn wake(&self, waiter: u32) {
-        wake(self.region, waiter);
+        match self.with.wake {
+            None => wake(self.region, waiter),
+            Some(wake) => {
+                if let Some((domid, slot)) = self.region.place_of(waiter) {
+                    wake(domid, slot);
+                }
+            }
+        }
     }
 }
 
-/// The word that a waiter sleeps on: the low half of its post word, which every process that maps the
-/// region can wake, of whatever domain of this kernel.
+/// Wakes whoever sleeps on the post word of a waiter, where futexes work in the region.
 #[inline]
-pub fn futex_word<K: Kind>(region: Region<'_, AtomicU64, K>, index: u32) -> &AtomicU32 {
-    const { assert!(cfg!(target_endian = "little") && LINE == 8) };
-    let post: *const AtomicU64 = region.post(index);
-    // SAFETY: the first four of the eight bytes of an atomic that lives as long as the region's words. It
-    // is handed to the kernel, which reads it as one 32-bit atomic; nobody mixes sizes otherwise.
-    unsafe { &*post.cast::<AtomicU32>() }
-}
-
-/// Wakes whoever sleeps on the post word of a waiter.
 pub fn wake<K: Kind>(region: Region<'_, AtomicU64, K>, index: u32) {
     if index < region.shape().waiters() {
-        let _ = futex::wake(futex_word(region, index), futex::Flags::empty(), 1);
+        SleepWord::wake_changed(region.post(index));
     }
 }

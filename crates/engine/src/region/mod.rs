@@ -80,9 +80,14 @@ pub trait Surroundings {
     /// Whether the thread, or process, that holds `slot` of this domain's wait page is dead.
     fn is_dead(&self, slot: u32) -> bool;
 
-    /// Wakes whoever sleeps on the post word of `waiter`. Called without the lock as a rule; with
-    /// it when there are very many.
+    /// Wakes whoever sleeps at `waiter`. Called without the lock.
     fn wake(&self, waiter: u32);
+
+    /// The same with the lock held: there are very many. What takes longer may be left until
+    /// [`Self::wake`], which is called soon afterwards.
+    fn wake_locked(&self, waiter: u32) {
+        self.wake(waiter);
+    }
 }
 
 /// A word's two halves.
@@ -308,6 +313,18 @@ impl<C: Cell64, K: Kind> Region<'_, C, K> {
             (_, errno @ 0..=LAST) => errno as c_int,
             _ => libc::EIDRM,
         }
+    }
+
+    /// Where the waiter at `index` sleeps, if it does not sleep here: its domain, and its slot in that
+    /// domain's wait page. Either may be any number: a peer can write here. `None`: nobody was ever there.
+    pub fn place_of(&self, index: u32) -> Option<(u32, u32)> {
+        if index >= self.shape.waiters() {
+            return None;
+        }
+        let at = self.waiter(index);
+        let token = Token::from_raw(self.load(at + waiter::TOKEN));
+        let (slot, _) = halves(self.load(at + waiter::PLACE));
+        (token != Token::NONE).then(|| (token.domid(), slot))
     }
 
     /// Frees the record of a waiter that has its result, and nothing else.

@@ -6,6 +6,7 @@ use super::values::value_word;
 use super::{Locked, Set, SetMap, Surroundings, Who, word_of};
 use crate::cell::Cell64;
 use crate::region::Kind;
+use crate::region::map::With;
 use crate::region::recover::Busy;
 use vshmem_abi::limits::SEMVMX;
 use vshmem_abi::region::{INTENT, INTENT_WHO, SCAN};
@@ -95,13 +96,12 @@ impl SetMap {
     /// [`Busy`].
     pub fn apply_undo(
         &self,
-        me: Token,
         undoer: Token,
         pid: i32,
         now: i64,
-        is_dead: &dyn Fn(u32) -> bool,
+        with: &With<'_>,
     ) -> Result<(), Busy> {
-        let around = self.daemon(me, is_dead);
-        self.region().apply_undo(me, undoer, pid, now, &around)
+        let around = self.daemon(with);
+        self.region().apply_undo(with.me, undoer, pid, now, &around)
     }
 }

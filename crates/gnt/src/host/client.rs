@@ -217,19 +217,4 @@ impl Port for HostPort {
         self.channels.remove(&port).ok_or(PortError::BadArgument)?;
         self.call(HubOp::Close, 0, port.0, &[]).map(|_| ())
     }
-
-    fn tie_ends(
-        &mut self,
-        port: LocalPort,
-        region: &HostRegion,
-        own: u64,
-        others: u64,
-    ) -> Result<(), PortError> {
-        // The hub closes what a domain had when its connection ends.
-        self.channel(port)?;
-        if own.max(others) >= region.len() {
-            return Err(PortError::BadArgument);
-        }
-        Ok(())
-    }
 }

@@ -6,7 +6,7 @@ use super::directory;
 use super::libs::{Evtchn, Mapper, Pages, Sharer};
 use super::memory::{Counted, Made, XenRegion};
 use super::to_error;
-use crate::port::{Event, GrantRef, LocalPort, Port, PortError, Region, RegionOptions};
+use crate::port::{Event, GrantRef, LocalPort, Port, PortError, RegionOptions};
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::os::fd::BorrowedFd;
@@ -172,20 +172,5 @@ impl Port for XenPort {
     fn close(&mut self, port: LocalPort) -> Result<(), PortError> {
         let closed = self.channels.remove(&port);
         closed.map(drop).ok_or(PortError::BadArgument)
-    }
-
-    fn tie_ends(
-        &mut self,
-        port: LocalPort,
-        region: &XenRegion,
-        own: u64,
-        others: u64,
-    ) -> Result<(), PortError> {
-        // The channel's own page sees to that.
-        self.channel(port)?;
-        if own.max(others) >= region.len() {
-            return Err(PortError::BadArgument);
-        }
-        Ok(())
     }
 }

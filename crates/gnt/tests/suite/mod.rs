@@ -53,7 +53,6 @@ macro_rules! conformance {
             closing_one_end_closes_the_other,
             the_death_of_a_domain_closes_the_ends_bound_to_it,
             the_death_of_a_domain_closes_what_was_offered_to_it,
-            ends_that_are_tied_learn_of_a_death_on_either_side,
             channels_are_limited_and_come_back,
             a_port_that_is_not_there_is_a_bad_argument,
         );
@@ -391,34 +390,6 @@ pub fn the_death_of_a_domain_closes_what_was_offered_to_it<W: World>() {
     let here = a.alloc_unbound(b.domid()).unwrap();
     world.kill(b);
     assert_eq!(await_event(&mut a, here), Event::Closed);
-}
-
-pub fn ends_that_are_tied_learn_of_a_death_on_either_side<W: World>() {
-    for kills_maker in [true, false] {
-        let (mut world, mut a, mut b, _c) = three::<W>(Limits::DEFAULT);
-        let own = region(&mut a, 1);
-        let gref = a.grant(&own, b.domid()).unwrap();
-        let theirs = b.map(a.domid(), gref).unwrap();
-        let here = a.alloc_unbound(b.domid()).unwrap();
-        a.tie_ends(here, &own, 100, 101).unwrap();
-        let there = b.bind_interdomain(a.domid(), here).unwrap();
-        b.tie_ends(there, &theirs, 101, 100).unwrap();
-        assert_eq!(b.take(there), Ok(Event::Raised));
-        a.notify(here).unwrap();
-        assert_eq!(await_event(&mut b, there), Event::Raised);
-        let too_far = a.tie_ends(here, &own, 4096, 0);
-        assert_eq!(too_far, Err(PortError::BadArgument));
-        let closed = if kills_maker {
-            drop(own);
-            world.kill(a);
-            await_event(&mut b, there)
-        } else {
-            drop(theirs);
-            world.kill(b);
-            await_event(&mut a, here)
-        };
-        assert_eq!(closed, Event::Closed);
-    }
 }
 
 pub fn channels_are_limited_and_come_back<W: World>() {

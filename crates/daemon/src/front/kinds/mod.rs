@@ -2,6 +2,7 @@
 //! What is asked about constructs of one kind alone. What all kinds have in common is in
 //! [`super::requests`].
 
+mod bell;
 mod queue;
 mod segment;
 mod set;
