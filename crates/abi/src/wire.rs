@@ -65,6 +65,9 @@ pub enum Op {
     /// to wake at once ([`BELL_WAKE`], [`BELL_WAKE_ALL`]), `size` the slot. Reply: `body` is [`Bell`],
     /// with two descriptors, its page (`value` as of [`Op::Open`]) and one to notify with.
     Bell = 17,
+    /// For operators: what this daemon knows, of the construct `id`, or of its domain where that is 0. The
+    /// reply comes with a descriptor of a file with the report (`vshmem-report`).
+    Report = 18,
 }
 
 impl Op {
@@ -88,6 +91,7 @@ impl Op {
             15 => Self::Undo,
             16 => Self::Settle,
             17 => Self::Bell,
+            18 => Self::Report,
             _ => return None,
         })
     }
@@ -460,7 +464,7 @@ mod tests {
             }
         }
         assert_eq!(Op::from_raw(0), None);
-        assert_eq!(Op::from_raw(18), None);
+        assert_eq!(Op::from_raw(19), None);
     }
 
     #[test]

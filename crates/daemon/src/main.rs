@@ -28,6 +28,10 @@ struct Args {
     #[arg(long, group = "part", value_name = "NAME", value_parser = domain_name)]
     domain: Option<String>,
 
+    /// Read the configuration that daemons of the directory would, say what is wrong with it, and end
+    #[arg(long, group = "part")]
+    check_config: bool,
+
     /// Directory of sockets and pid files
     #[arg(long, env = vshmem_abi::paths::ENV_DIR, default_value_os_t = vshmem_abi::paths::default_dir())]
     dir: PathBuf,
@@ -84,6 +88,9 @@ fn main() -> ExitCode {
 
 fn serve(args: Args) -> Result<(), DaemonError> {
     let config::Settings { raised, peer } = config::read(args.config.as_deref(), &args.dir)?;
+    if args.check_config {
+        return Ok(());
+    }
     match args.domain {
         Some(domain) => front::run(&front::FrontArgs {
             dir: args.dir,

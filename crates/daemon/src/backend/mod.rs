@@ -75,6 +75,7 @@ pub fn run(args: &BackArgs) -> Result<(), DaemonError> {
     let fail = || DaemonError::io("epoll");
     let mut backend = Backend::new(listener, signals, hub, PATIENCE, args.raised).map_err(fail())?;
     backend.separate_kernels = args.separate_kernels;
+    backend.grants_limit = args.limits.grants;
     tracing::info!(dir = %args.dir.display(), limits = ?args.limits, "serving");
     server::ready(args.ready_fd);
     backend.serve().map_err(fail())
@@ -97,6 +98,7 @@ struct Backend {
     links: Links,
     /// What domains are told when they are enrolled.
     separate_kernels: bool,
+    grants_limit: u64,
     /// By token, so the oldest first.
     newcomers: BTreeMap<u64, Newcomer>,
     next_token: u64,
@@ -125,6 +127,7 @@ impl Backend {
             registrar: Registrar::new(System::new(raised)),
             links: Links::new(patience),
             separate_kernels: false,
+            grants_limit: 0,
             newcomers: BTreeMap::new(),
             next_token: FIRST_NEWCOMER,
             resume: None,
@@ -300,11 +303,12 @@ impl Backend {
         } else {
             0
         };
-        let answer = LinkMsg {
+        let mut answer = LinkMsg {
             domid,
             flags,
             ..request.answer()
         };
+        answer.totals.used = self.grants_limit;
         let welcome = || -> Result<(), Errno> {
             self.epoll.remove(&socket)?;
             self.epoll.add(&socket, u64::from(domid), EventFlags::IN)?;

@@ -8,7 +8,7 @@
 
 use super::clients::Client;
 use super::constructs::Known;
-use super::domain::{Domain, now};
+use super::domain::{Domain, seconds};
 use super::shared::Shared;
 use super::undoers::Fate;
 use rustix::io::Errno;
@@ -428,9 +428,4 @@ impl Pending {
             | Self::FreeUndoer(token) => Some(token),
         }
     }
-}
-
-/// Seconds since the epoch.
-fn seconds() -> i64 {
-    now() / 1_000_000_000
 }

@@ -10,7 +10,7 @@ use super::maps::{self, FileId};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::SealFlags;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use vshmem_abi::Domid;
@@ -49,6 +49,8 @@ pub struct Client {
     page_file: Option<FileId>,
     /// The connection that was made for a child before there was one.
     birth: Option<Rc<OwnedFd>>,
+    /// Sets and queues that the process has been given the regions of, by id.
+    opened: BTreeSet<i32>,
     /// Connection or process have ended: the page has to be looked at from time to time.
     pub ending: bool,
 }
@@ -114,6 +116,16 @@ impl Client {
     /// As our pid namespace numbers the process; 0: not known.
     pub fn pid(&self) -> i32 {
         self.pid
+    }
+
+    /// It is given the region of the set or queue `id`.
+    pub fn opens(&mut self, id: i32) {
+        self.opened.insert(id);
+    }
+
+    /// Whether it was given the region of the set or queue `id`.
+    pub fn has_open(&self, id: i32) -> bool {
+        self.opened.contains(&id)
     }
 
     /// Stops watching the process.
@@ -185,6 +197,7 @@ impl Clients {
             serial: Token::serial_in(self.run.epoch, number),
             pid: 0,
             pidfd: None,
+            opened: BTreeSet::new(),
             ending: false,
         };
         Ok(self.by_number.entry(number).or_insert(client))
@@ -223,6 +236,11 @@ impl Clients {
         if copied.is_err() {
             self.remove(number);
         }
+        // What the parent has mapped, its child has too.
+        let opened = self.by_number.get(&parent).map(|of| of.opened.clone());
+        if let (Some(child), Some(opened)) = (self.by_number.get_mut(&number), opened) {
+            child.opened = opened;
+        }
         copied
     }
 
@@ -241,6 +259,13 @@ impl Clients {
         let client = self.by_number.remove(&number)?;
         self.free.push(client.slot);
         Some(client)
+    }
+
+    /// There is no set or queue `id` any more.
+    pub fn forget(&mut self, id: i32) {
+        for client in self.by_number.values_mut() {
+            client.opened.remove(&id);
+        }
     }
 
     /// All clients with their numbers.
@@ -340,6 +365,17 @@ mod tests {
         assert!(client.is_left());
         rustix::fs::fcntl_add_seals(client.page.fd(), SealFlags::SEAL).unwrap();
         assert!(!client.is_left());
+    }
+
+    #[test]
+    fn a_child_has_open_what_its_parent_has() {
+        let mut clients = Clients::new(RUN);
+        clients.add(1).unwrap().opens(7);
+        clients.add_child(2, 1).unwrap();
+        let open = |clients: &Clients| [1, 2].map(|n| clients.get(n).unwrap().has_open(7));
+        assert_eq!(open(&clients), [true, true]);
+        clients.forget(7);
+        assert_eq!(open(&clients), [false, false]);
     }
 
     #[test]

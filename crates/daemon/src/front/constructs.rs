@@ -72,6 +72,11 @@ impl Known {
         self.shared()?.queue()
     }
 
+    /// To whom it is granted, and by which grants.
+    pub fn grants(&self) -> impl Iterator<Item = (Domid, u32)> {
+        self.grants.iter().map(|&(domid, gref)| (domid, gref.0))
+    }
+
     /// Pages of the region that are in memory, as far as it is at hand.
     pub fn resident(&self) -> u64 {
         let Some(source) = self.source() else {

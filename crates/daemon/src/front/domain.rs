@@ -7,6 +7,7 @@ use super::bells::{BellError, Bells, Numbers};
 use super::clients::{Client, Clients, Run};
 use super::constructs::{Constructs, Known};
 use super::creation::{Plan, Rules};
+use super::ended::Ends;
 use super::link::Attend;
 use super::maps::{self, FileId};
 use super::peers::Peers;
@@ -61,6 +62,8 @@ pub struct Domain {
     pub orphaned: Vec<u64>,
     /// Constructs that the back-end made for requests that were given up on, to be removed.
     pub unwanted: Vec<i32>,
+    /// How constructs came to their end.
+    pub ended: Ends,
     /// The last constructs that were forgotten because their owner domain is gone.
     lost: VecDeque<i32>,
     /// Constructs that are no more, while a client of ours still counts an attachment.
@@ -94,6 +97,7 @@ impl Domain {
             vacated: Vec::new(),
             orphaned: Vec::new(),
             unwanted: Vec::new(),
+            ended: Ends::default(),
             lost: VecDeque::new(),
             gone: Vec::new(),
             buried: Vec::new(),
@@ -272,11 +276,15 @@ impl Domain {
             State::Free => self.forget(meta.id),
             State::Lost => {
                 self.bells.give_up_with(meta.owner);
+                self.ended.note_silent(meta, seconds());
                 self.constructs.update(slot, meta);
                 self.end_waits(meta.id);
                 self.constructs.let_go(meta.id);
             }
             State::Live | State::Dest => {
+                if meta.state == State::Dest as u32 {
+                    self.ended.note_silent(&before, seconds());
+                }
                 self.constructs.update(slot, meta);
                 let whose = |meta: &Meta| (meta.uid, meta.gid, meta.mode);
                 if whose(&before) != whose(meta) {
@@ -292,6 +300,7 @@ impl Domain {
         let Some((slot, meta)) = self.constructs.find(id) else {
             return;
         };
+        self.ended.note_silent(&meta, seconds());
         if meta.state == State::Lost as u32 {
             self.lost.truncate(LOST - 1);
             self.lost.push_front(id);
@@ -317,6 +326,7 @@ impl Domain {
         if let Some(known) = self.constructs.remove(id) {
             self.end_waits_on(id, &known);
             self.undoers.forget_set(id);
+            self.clients.forget(id);
             self.buried.push((known, Instant::now()));
         }
     }
@@ -489,6 +499,11 @@ pub(super) fn now() -> i64 {
     now.tv_sec
         .saturating_mul(1_000_000_000)
         .saturating_add(now.tv_nsec)
+}
+
+/// Seconds since the epoch.
+pub(super) fn seconds() -> i64 {
+    now() / 1_000_000_000
 }
 
 impl Attend for Domain {

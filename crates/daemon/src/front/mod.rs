@@ -16,10 +16,12 @@ mod constructs;
 mod creation;
 mod creds;
 mod domain;
+mod ended;
 mod kinds;
 mod link;
 mod maps;
 mod peers;
+mod report;
 mod requests;
 mod serving;
 mod shared;
@@ -32,6 +34,7 @@ use domain::Domain;
 use link::{Attend, Link};
 pub use peers::Peer;
 use peers::Peers;
+use report::Identity;
 use requests::Service;
 use rustix::io::Errno;
 use serving::Front;
@@ -74,7 +77,7 @@ pub fn run(args: &FrontArgs) -> Result<(), DaemonError> {
         args.dir.display()
     )))?;
     let generation = Run::draw_generation();
-    let (port, epoch) = enrol(&mut link, &args.domain, generation)?;
+    let (port, epoch, grants_limit) = enrol(&mut link, &args.domain, generation)?;
     let domid = port.domid();
     let port = AnyPort::from(port);
     let peers = Peers::of(&port, args.peer.clone());
@@ -83,7 +86,13 @@ pub fn run(args: &FrontArgs) -> Result<(), DaemonError> {
     let domain = domain.map_err(DaemonError::io("cannot make the directory"))?;
     let listener = Listener::bind(&paths::domain_socket(&args.dir, &args.domain), 0o666)?;
     let service = Service::new(domain, link);
-    let front = Front::new(listener, signals, service).map_err(DaemonError::io("epoll"))?;
+    let identity = Identity {
+        name: args.domain.clone(),
+        since: domain::seconds(),
+        grants_limit,
+    };
+    let front =
+        Front::new(listener, signals, service, identity).map_err(DaemonError::io("epoll"))?;
     tracing::info!(domain = args.domain, domid, generation, "serving");
     server::ready(args.ready_fd);
     front.serve().map_err(DaemonError::io("epoll"))
@@ -114,8 +123,12 @@ impl Attend for Nobody {
     fn late(&mut self, _: &LinkMsg) {}
 }
 
-/// Makes the domain known to the back-end; returns its port and its epoch.
-fn enrol(link: &mut Link, domain: &str, generation: u64) -> Result<(HostPort, u8), DaemonError> {
+/// Makes the domain known to the back-end; returns its port, its epoch, and how many pages it may grant.
+fn enrol(
+    link: &mut Link,
+    domain: &str,
+    generation: u64,
+) -> Result<(HostPort, u8, u64), DaemonError> {
     let mut request = LinkMsg {
         generation,
         ..LinkMsg::new(LinkOp::Enrol)
@@ -136,7 +149,7 @@ fn enrol(link: &mut Link, domain: &str, generation: u64) -> Result<(HostPort, u8
                 0 => port,
                 _ => port.with_separate_kernels(),
             };
-            Ok((port, answer.epoch as u8))
+            Ok((port, answer.epoch as u8, answer.totals.used))
         }
         Ok(_) => Err(refused("no connection to the hub came with its answer")),
         Err(Errno::EXIST) => Err(refused("a domain of that name is enrolled already")),

@@ -111,7 +111,7 @@ impl Service {
             (Op::Confirm | Op::Detached | Op::Lock | Op::Undo | Op::Settle | Op::Bell, _) => {
                 Err(Errno::INVAL)
             }
-            (Op::Hello | Op::Fork | Op::Shutdown, _) => Err(Errno::PROTO),
+            (Op::Hello | Op::Fork | Op::Shutdown | Op::Report, _) => Err(Errno::PROTO),
         }
     }
 

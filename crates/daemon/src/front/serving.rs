@@ -3,8 +3,10 @@
 //! and end. Whoever sends what no client sends loses its connection, and nobody else notices.
 
 use super::answer::{Answer, Answered, Passed};
+use super::clients::Client;
 use super::connections::Connections;
 use super::creds::{Caller, Received, Receiver, errno_of};
+use super::report::{self, Identity};
 use super::requests::{Asker, Service};
 use super::throttle::Throttle;
 use crate::server::{Epoll, Listener};
@@ -115,6 +117,7 @@ pub struct Front {
     stopping: bool,
     garbage: Throttle,
     full: Throttle,
+    identity: Identity,
 }
 
 impl Front {
@@ -122,7 +125,12 @@ impl Front {
     ///
     /// # Errors
     /// What epoll says.
-    pub fn new(listener: Listener, signals: OwnedFd, service: Service) -> Result<Self, Errno> {
+    pub fn new(
+        listener: Listener,
+        signals: OwnedFd,
+        service: Service,
+        identity: Identity,
+    ) -> Result<Self, Errno> {
         let epoll = Epoll::new()?;
         epoll.add(&signals, SIGNALS, EventFlags::IN)?;
         // Connections inherit it: what is sent before we accept one has credentials too.
@@ -143,6 +151,7 @@ impl Front {
             stopping: false,
             garbage: Throttle::default(),
             full: Throttle::default(),
+            identity,
         })
     }
 
@@ -362,6 +371,7 @@ impl Front {
             Op::Hello => self.hello(number, request, caller),
             Op::Fork => self.fork(number),
             Op::Shutdown => self.shutdown(number, request.arg, caller.uid),
+            Op::Report => self.report(number, request.id, caller),
             _ => match Kind::from_raw(request.kind) {
                 Some(kind) => self.ask(number, op, kind, request, caller),
                 None => return Outcome::Drop("an unknown kind of construct"),
@@ -395,13 +405,32 @@ impl Front {
         if needs_client && client.is_none() {
             return Err(Errno::PROTO);
         }
-        let asker = Asker {
+        let asker = Self::asker(number, caller, client, &self.connections);
+        self.service.answer(op, kind, request, &asker)
+    }
+
+    fn asker<'a>(
+        number: u64,
+        caller: &'a Caller,
+        client: Option<&Client>,
+        connections: &'a Connections,
+    ) -> Asker<'a> {
+        Asker {
             caller,
-            opened: self.connections.get(number).and_then(|c| c.opened()),
+            opened: connections.get(number).and_then(|c| c.opened()),
             own_pid: client.map_or(caller.pid, |client| client.own_pid()),
             client: client.map_or(0, |_| number),
-        };
-        self.service.answer(op, kind, request, &asker)
+        }
+    }
+
+    fn report(&self, number: u64, id: i32, caller: &Caller) -> Answered {
+        let domain = &self.service.domain;
+        if id == 0 {
+            return report::answer(&domain.report(&self.identity));
+        }
+        let client = domain.clients.get(number);
+        let asker = Self::asker(number, caller, client, &self.connections);
+        report::answer(&domain.report_on(id, &asker))
     }
 
     fn hello(&mut self, number: u64, request: &Request, caller: &Caller) -> Answered {

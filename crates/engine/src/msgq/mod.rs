@@ -9,6 +9,7 @@
 //! receiver in the same way.
 
 mod control;
+pub mod look;
 mod messages;
 mod receive;
 mod send;

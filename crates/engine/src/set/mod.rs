@@ -6,6 +6,7 @@
 //! kernel's order, and tells them.
 
 mod control;
+pub mod look;
 mod recover;
 mod scan;
 mod semop;

@@ -163,6 +163,7 @@ impl Service {
         };
         match self.ask(&wanted) {
             Ok(answer) => {
+                self.domain.note_removal(&meta, from);
                 self.domain.apply(&answer.meta);
                 Ok(Answer::ok())
             }

@@ -16,7 +16,11 @@ impl Service {
         let (slot, meta) = self.usable(kind, id)?;
         may_use(&meta, from)?;
         self.fetch_region(&meta)?;
-        self.opened(slot, meta)
+        let answer = self.opened(slot, meta)?;
+        if let Some(client) = self.domain.clients.get_mut(from.client) {
+            client.opens(id);
+        }
+        Ok(answer)
     }
 
     /// `IPC_RMID` of a construct that is gone at once in all domains.
@@ -27,6 +31,7 @@ impl Service {
         }
         match self.ask_about(LinkOp::Remove, meta) {
             Ok(_) => {
+                self.domain.note_removal(&meta, from);
                 self.domain.forget(id);
                 Ok(Answer::ok())
             }

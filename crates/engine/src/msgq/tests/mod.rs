@@ -152,6 +152,38 @@ fn the_message_of_a_number_is_shown_and_stays() {
 }
 
 #[test]
+fn a_look_at_a_queue_shows_what_is_in_it_and_who_waits() {
+    use look::{Queued, Waits};
+    let words = new_words(20);
+    let queue = Queue::new(&words, SMALL).unwrap();
+    let around = Around::of(1);
+    let mut locked = queue.try_lock(caller(1).token, &around).unwrap();
+    let text = Text::default();
+    for (mtype, size) in [(3, 8), (4, 10)] {
+        let sent = locked.send_small(mtype, &text, size, &caller(1));
+        assert_eq!(sent, Sent::Done);
+    }
+    let message = locked.hold(9, 7, caller(2).token).unwrap();
+    assert!(locked.wait_to_send(message, &caller(2), 0).is_some());
+    let want = Want::new(-2, false, 100);
+    assert!(locked.wait_to_receive(&want, &caller(3), 0).is_some());
+    locked.unlock();
+
+    let of = |mtype, size| Queued { mtype, size };
+    let queued: Vec<_> = queue.queued(100).collect();
+    assert_eq!(queued, [of(3, 8), of(4, 10)]);
+    assert_eq!(queue.queued(1).count(), 1);
+    let sleepers: Vec<_> = queue.sleepers().collect();
+    for one in [
+        ((42, 1), Waits::Send(of(7, 9))),
+        ((43, 1), Waits::Receive(want)),
+    ] {
+        assert!(sleepers.contains(&one), "{sleepers:?}");
+    }
+    assert_eq!(sleepers.len(), 2);
+}
+
+#[test]
 fn every_type_is_searched_as_the_kernel_searches_for_it() {
     let of = |mtype, except| {
         let want = Want::new(mtype, except, 0);

@@ -72,6 +72,40 @@ fn a_decrement_waits_until_an_increment_lets_it_through() {
 }
 
 #[test]
+fn a_look_at_a_set_shows_values_who_waits_and_what_would_be_undone() {
+    let words = new_words(SMALL);
+    let set = Set::new(&words, SMALL).unwrap();
+    let around = Around::of(1);
+    let mut locked = set.try_lock(call(1).caller.token, &around).unwrap();
+    let token = call(1).caller.token;
+    let with_undo = Call {
+        record: locked.undo_record(token, 0),
+        ..call(1)
+    };
+    let up = [Op::new(2, 5, SEM_UNDO)];
+    assert_eq!(locked.semop(&up, &with_undo), Outcome::Done);
+    assert!(locked.wait(&[Op::new(2, 0, 0)], &call(2), 0, 0).is_some());
+    let long: Vec<_> = (0..10).map(|_| Op::new(1, -3, 0)).collect();
+    assert!(locked.wait(&long, &call(3), 0, 9).is_some());
+    locked.unlock();
+
+    let values: Vec<_> = set.semaphores().map(|sem| (sem.value, sem.who)).collect();
+    assert_eq!(values, [(0, (0, 0)), (0, (0, 0)), (5, (41, 1))]);
+    let waits = |s: look::Sleeper| (s.who, s.op.num(), s.op.change(), s.ops, s.alters);
+    let sleepers: Vec<_> = set.sleepers().map(waits).collect();
+    let want = [((42, 1), 2, 0, 1, false), ((43, 1), 1, -3, 10, true)];
+    assert!(
+        want.iter().all(|one| sleepers.contains(one)),
+        "{sleepers:?}"
+    );
+    assert_eq!(sleepers.len(), 2);
+    let (num, adjust) = (2, -5);
+    let undone: Vec<_> = set.adjustments(100).collect();
+    assert_eq!(undone, [look::Adjustment { token, num, adjust }]);
+    assert_eq!(set.adjustments(0).count(), 0);
+}
+
+#[test]
 fn who_was_served_before_the_set_went_keeps_the_result() {
     let words = new_words(SMALL);
     let set = Set::new(&words, SMALL).unwrap();
