@@ -218,7 +218,7 @@ impl Postgres {
         let mut segments = match &self.world {
             None => kernel_segments(),
             Some(world) => {
-                let list = stdout_of(world.vshmem(&["ls"]));
+                let list = stdout_of(world.vshmem(&["ls", "--long"]));
                 table(&list, ["id", "bytes", "nattch", "cpid"])
             }
         };

@@ -1,17 +1,28 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The command `vshmem`: runs programs in a domain (`run`), stops domains (`down`), lists
-//! constructs (`ls`). It starts daemons and talks to them with the messages of
+//! The command `vshmem`: runs programs in a domain (`run`), stops domains (`down`), shows, makes and
+//! removes constructs (`ls`, `stat`, `mk`, `rm`), shows and waits for domains (`peers`, `wait`) and
+//! looks for what is wrong (`doctor`). It starts daemons and talks to them with the messages of
 //! [`vshmem_abi::wire`]; no semantics of System V are decided here.
 
 mod ask;
+mod constructs;
+mod doctor;
 mod down;
 mod find;
 mod ls;
+mod mk;
+mod peers;
+mod pick;
+mod rm;
 mod run;
+mod show;
 mod start;
+mod stat;
+mod survey;
+mod wait;
 mod world;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use std::path::PathBuf;
 use vshmem_abi::paths;
 
@@ -31,10 +42,46 @@ enum Action {
     Down(down::Args),
     /// List the shared memory segments, semaphore sets and message queues of all domains
     Ls(ls::Args),
+    /// Show everything that is known of one of them, or how it ended
+    Stat(stat::Args),
+    /// Make one, as ipcmk does
+    Mk(mk::Args),
+    /// Remove some, as ipcrm does, or those that nobody uses
+    Rm(rm::Args),
+    /// List the domains, and what they have used up
+    Peers(peers::Args),
+    /// Wait until a domain is ready or a key is there
+    Wait(wait::Args),
+    /// Look for what is wrong, and say what to do; status 1 if something is
+    Doctor(doctor::Args),
+    /// Write completions for a shell to stdout
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: Shell,
+    },
+}
+
+/// Shells that completions are written for.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Shell {
+    Bash,
+    Zsh,
+    Fish,
+}
+
+impl From<Shell> for clap_complete::Shell {
+    fn from(shell: Shell) -> Self {
+        match shell {
+            Shell::Bash => Self::Bash,
+            Shell::Zsh => Self::Zsh,
+            Shell::Fish => Self::Fish,
+        }
+    }
 }
 
 /// `--dir`, which every subcommand has.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 struct DirArg {
     /// Directory of sockets and pid files [default: $VSHMEM_DIR, else /run/vshmem for root,
     /// $XDG_RUNTIME_DIR/vshmem or /tmp/vshmem-UID for others]
@@ -54,7 +101,7 @@ impl DirArg {
 struct Failure {
     /// Exit status.
     status: u8,
-    /// What is wrong and what to do about it.
+    /// What is wrong and what to do about it; nothing where it was said already.
     text: String,
 }
 
@@ -92,6 +139,21 @@ fn say(text: &str) -> Result<(), Failure> {
         .doing(|| "cannot write to stdout".into())
 }
 
+/// Writes JSON to stdout.
+fn json(value: &impl serde::Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(value);
+    let text = text.map_err(|error| Failure::new(format!("cannot write JSON: {error}")))?;
+    say(&format!("{text}\n"))
+}
+
+/// Writes completions to stdout.
+fn completions(shell: Shell) -> Result<(), Failure> {
+    let mut text = Vec::new();
+    let shell = clap_complete::Shell::from(shell);
+    clap_complete::generate(shell, &mut Cli::command(), "vshmem", &mut text);
+    say(&String::from_utf8_lossy(&text))
+}
+
 /// The domain that was named, or else the default one, if it can be one.
 fn domain(named: Option<&str>) -> Result<String, Failure> {
     let name = named.map_or_else(paths::default_domain, str::to_owned);
@@ -111,11 +173,20 @@ pub fn main() -> i32 {
         Action::Run(args) => run::run(&args),
         Action::Down(args) => down::down(&args),
         Action::Ls(args) => ls::ls(&args),
+        Action::Stat(args) => stat::stat(&args),
+        Action::Mk(args) => mk::mk(&args),
+        Action::Rm(args) => rm::rm(&args),
+        Action::Peers(args) => peers::peers(&args),
+        Action::Wait(args) => wait::wait(&args),
+        Action::Doctor(args) => doctor::doctor(&args),
+        Action::Completions { shell } => completions(shell),
     });
     match result {
         Ok(()) => 0,
         Err(failure) => {
-            eprintln!("vshmem: {failure}");
+            if !failure.text.is_empty() {
+                eprintln!("vshmem: {failure}");
+            }
             failure.status.into()
         }
     }
@@ -127,7 +198,6 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        use clap::CommandFactory;
         Cli::command().debug_assert();
     }
 

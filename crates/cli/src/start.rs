@@ -56,7 +56,7 @@ pub fn ensure_up(world: &World, domain: &str) -> Result<(), Failure> {
 }
 
 /// Whether a domain can reach the back-end it is enrolled at.
-fn has_back_end(daemon: &Daemon, domain: &str) -> Result<bool, Failure> {
+pub fn has_back_end(daemon: &Daemon, domain: &str) -> Result<bool, Failure> {
     // The back-end is asked what there is after the last index but one: nothing, in general.
     let request = Request {
         kind: Kind::Shm as u32,
