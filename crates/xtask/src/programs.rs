@@ -8,6 +8,9 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+/// The error of what a signal has ended.
+pub const INTERRUPTED: &str = "interrupted";
+
 /// What the signal thread and the starting of programs share.
 struct State {
     interrupted: bool,
@@ -58,7 +61,7 @@ impl Program {
     pub fn start(mut command: Command) -> Result<Self> {
         let mut state = state();
         if state.interrupted {
-            return Err("interrupted".into());
+            return Err(INTERRUPTED.into());
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = command
@@ -112,7 +115,7 @@ impl Program {
             .wait()
             .map_err(|e| format!("cannot wait for a program: {e}"))?;
         if interrupted {
-            return Err("interrupted".into());
+            return Err(INTERRUPTED.into());
         }
         project::judge(&self.command, status)
     }

@@ -18,7 +18,7 @@ type Versions = BTreeMap<String, String>;
 pub struct Root {
     dir: PathBuf,
     /// The kernel's release, as in `uname -r`.
-    pub kernel: String,
+    kernel: String,
 }
 
 impl Root {
@@ -48,6 +48,17 @@ impl Root {
     /// A file of the packages.
     pub fn path(&self, path: &str) -> PathBuf {
         self.dir.join(path)
+    }
+
+    /// The kernel.
+    pub fn image(&self) -> PathBuf {
+        self.path("boot").join(format!("vmlinuz-{}", self.kernel))
+    }
+
+    /// A module of the kernel, named by its path below the kernel's modules.
+    pub fn module(&self, name: &str) -> PathBuf {
+        let modules = format!("lib/modules/{}/kernel", self.kernel);
+        self.path(&modules).join(format!("{name}.ko"))
     }
 
     /// Where the packages' shared libraries are.

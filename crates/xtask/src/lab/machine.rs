@@ -2,12 +2,13 @@
 //! The machine that Xen runs on: QEMU, as a program of ours, with a channel for each of those that
 //! have something to say.
 
-use super::{Accelerator, Kind, Options};
-use crate::programs::Program;
-use crate::{Result, packages};
+use super::{Accelerator, Kind, Setup};
+use crate::programs::{self, Program};
+use crate::{Result, packages, project};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use std::fs::File;
 use std::io::{Read, Write};
+use std::num::NonZero;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -68,16 +69,15 @@ impl Machine {
     /// Starts the machine, with logs of what is said in `logs`.
     pub fn start(
         boot: &Boot,
-        options: &Options,
+        setup: &Setup,
         accelerator: Accelerator,
         logs: &Path,
     ) -> Result<Self> {
-        let mut command = qemu(boot, options, accelerator)?;
+        let mut command = qemu(boot, setup, accelerator)?;
         let (sender, events) = channel();
         let mut theirs = Vec::new();
         let mut control = None;
-        let domains = (0..=options.domains).map(Source::Domain);
-        for source in [Source::Xen, Source::Control].into_iter().chain(domains) {
+        for source in sources(setup) {
             let fail = |e: std::io::Error| format!("cannot make a channel: {e}");
             let (ours, end) = UnixStream::pair().map_err(fail)?;
             // QEMU inherits it; what else this process starts until it is closed here ends soon.
@@ -86,12 +86,7 @@ impl Machine {
             command
                 .arg("-chardev")
                 .arg(format!("socket,id={name},fd={}", end.as_raw_fd()));
-            if source == Source::Xen {
-                command.arg("-serial").arg(format!("chardev:{name}"));
-            } else {
-                let port = format!("virtserialport,chardev={name},name={name}");
-                command.args(["-device", &port]);
-            }
+            port(&mut command, source);
             if source == Source::Control {
                 control = Some(ours.try_clone().map_err(fail)?);
             }
@@ -123,9 +118,19 @@ impl Machine {
         let _ = self.control.write_all(format!("{command}\n").as_bytes());
     }
 
-    /// Waits for the end of a machine that has said its last.
-    pub fn finish(self) -> Result<()> {
-        self.program.finish().map(drop)
+    /// Waits for the end of a machine that has said its last; what QEMU said, in `logs`, is the
+    /// reason if it failed.
+    pub fn finish(self, logs: &Path) -> Result<()> {
+        let error = match self.program.finish() {
+            Ok(_) => return Ok(()),
+            Err(error) => error,
+        };
+        let said = std::fs::read_to_string(logs.join("qemu.log")).unwrap_or_default();
+        Err(match said.trim() {
+            _ if error == programs::INTERRUPTED => error,
+            "" => error,
+            said => format!("QEMU failed: {said}"),
+        })
     }
 }
 
@@ -144,17 +149,63 @@ fn listen(source: Source, mut from: UnixStream, mut log: File, events: Sender<Ev
     });
 }
 
+/// Runs a machine with the console of Xen and dom0 on the terminal, to its end.
+pub fn on_terminal(
+    boot: &Boot,
+    setup: &Setup,
+    accelerator: Accelerator,
+    logs: &Path,
+) -> Result<()> {
+    let mut command = qemu(boot, setup, accelerator)?;
+    command.args(["-serial", "mon:stdio"]);
+    for source in sources(setup).filter(|&source| source != Source::Xen) {
+        let name = source.name();
+        let log = logs.join(format!("{name}.log"));
+        let log = comma(&log)?;
+        let chardev = format!("file,id={name},path={log}");
+        command.args(["-chardev", &chardev]);
+        port(&mut command, source);
+    }
+    project::run(&mut command)
+}
+
+/// All who have something to say.
+fn sources(setup: &Setup) -> impl Iterator<Item = Source> {
+    let domains = (0..=setup.domains).map(Source::Domain);
+    [Source::Xen, Source::Control].into_iter().chain(domains)
+}
+
+/// Where a source's channel is in the machine.
+fn port(command: &mut Command, source: Source) {
+    let name = source.name();
+    match source {
+        Source::Xen => command.arg("-serial").arg(format!("chardev:{name}")),
+        _ => command
+            .arg("-device")
+            .arg(format!("virtserialport,chardev={name},name={name}")),
+    };
+}
+
 /// QEMU's command line without channels.
-fn qemu(boot: &Boot, options: &Options, accelerator: Accelerator) -> Result<Command> {
+fn qemu(boot: &Boot, setup: &Setup, accelerator: Accelerator) -> Result<Command> {
     // It ends with this process, however that ends.
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--", QEMU]);
-    let guests = u32::try_from(options.domains).unwrap_or(u32::MAX);
-    let memory = DOM0_MEMORY + XEN_MEMORY + guests * (options.memory + 16);
+    let guests = u32::try_from(setup.domains).unwrap_or(u32::MAX);
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let processors = cores.clamp(2, setup.domains + 1).to_string();
+    let memory = DOM0_MEMORY + XEN_MEMORY + guests * (setup.memory + 16);
     command
-        .args(["-accel", accelerator.argument()])
-        .args(["-cpu", processor(accelerator, options.guest)])
-        .args(["-machine", "pc", "-smp", "2", "-m", &memory.to_string()])
+        .args(["-accel", accelerator_argument(accelerator)])
+        .args(["-cpu", processor(accelerator, setup.guest)])
+        .args([
+            "-machine",
+            "pc",
+            "-smp",
+            &processors,
+            "-m",
+            &memory.to_string(),
+        ])
         .args(["-nodefaults", "-display", "none", "-no-reboot"])
         .args(["-device", "virtio-serial-pci,max_ports=16"])
         .arg("-kernel")
@@ -181,6 +232,13 @@ fn comma(path: &Path) -> Result<String> {
             "QEMU takes no path with a comma or a space in it: {}",
             path.display()
         )),
+    }
+}
+
+fn accelerator_argument(accelerator: Accelerator) -> &'static str {
+    match accelerator {
+        Accelerator::Kvm => "kvm",
+        Accelerator::Tcg => "tcg,thread=multi",
     }
 }
 

@@ -7,6 +7,9 @@ use super::report::Report;
 use super::stream::{Item, Stream};
 use std::collections::BTreeMap;
 
+/// Printed by a domain that cannot be got ready.
+const FAILED: &str = "lab: failed: ";
+
 /// How far a run has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
@@ -23,7 +26,9 @@ pub enum Phase {
 /// What is to be done.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Show a line behind a name.
+    /// Say a line of the lab's own.
+    Say(String),
+    /// Show a line behind a domain's name.
     Show(String, String),
     /// Tell the script in dom0.
     Tell(&'static str),
@@ -43,6 +48,8 @@ struct Domain {
     pending: u32,
     /// It went away with its commands under way, and nobody had asked for that.
     lost: bool,
+    /// The number it had when it was destroyed on purpose.
+    destroyed: Option<u32>,
     /// How its commands ended.
     statuses: Vec<i32>,
 }
@@ -104,6 +111,12 @@ impl Session {
         steps
     }
 
+    /// The domains that are not ready.
+    pub fn unready(&self) -> Vec<String> {
+        let unready = self.domains.iter().filter(|(_, domain)| !domain.ready);
+        unready.map(|(number, _)| format!("dom{number}")).collect()
+    }
+
     /// What each domain's commands came to, and whether all is well: every command has ended with
     /// status 0.
     pub fn verdict(&self) -> (Vec<String>, bool) {
@@ -133,9 +146,9 @@ impl Session {
     fn console(&mut self, line: &str, steps: &mut Vec<Step>) {
         if let Some(rest) = line.strip_prefix("(XEN) Xen version ") {
             let version = rest.split(" (").take(2).collect::<Vec<_>>().join(" (");
-            steps.push(lab(format!("Xen {version}")));
+            steps.push(Step::Say(format!("Xen {version}")));
         }
-        if let Some((_, what)) = line.split_once("lab: failed: ") {
+        if let Some((_, what)) = line.split_once(FAILED) {
             steps.push(Step::Fail(format!("dom0: {what}")));
         }
         if line.contains("Panic on CPU") || line.contains("Kernel panic") {
@@ -150,7 +163,7 @@ impl Session {
             )
         };
         if let Some(lines) = self.report.line(line, name) {
-            steps.extend(lines.into_iter().map(lab));
+            steps.extend(lines.into_iter().map(Step::Say));
             if self.phase == Phase::Counting {
                 self.phase = Phase::Ending;
                 steps.push(Step::Tell("end"));
@@ -164,41 +177,26 @@ impl Session {
         let (what, first, second) = (words.next(), words.next(), words.next());
         match (what, first) {
             (Some("booted"), Some(kernel)) => {
-                steps.push(lab(format!("dom0 is up, Linux {kernel}")));
+                steps.push(Step::Say(format!("dom0 is up, Linux {kernel}")));
             }
             (Some("failed"), _) => {
                 steps.push(Step::Fail(record["failed".len()..].trim().to_owned()));
             }
-            (Some("created"), Some(name)) => {
-                let id = second.and_then(|id| id.parse().ok());
+            (Some("again"), Some(name)) => {
                 if let Some(domain) = self.named(name) {
-                    domain.id = id;
+                    domain.pending += 1;
                     domain.lost = false;
-                    if words.next() == Some("again") {
-                        domain.pending += 1;
-                    }
                 }
             }
+            (Some("log"), _) => log("dom0", record, steps),
             (Some("gone"), Some(name)) => {
-                let id = second.and_then(|id| id.parse().ok());
-                if let Some(domain) = self.named(name)
-                    && domain.id == id
-                {
-                    domain.id = None;
-                    domain.lost = domain.pending > 0;
-                    steps.push(lab(format!(
-                        "{name} is gone (domid {})",
-                        second.unwrap_or("?")
-                    )));
-                }
-                if self.phase == Phase::Booting {
-                    steps.push(Step::Fail(format!("{name} went away before it was ready")));
-                }
-                self.look(steps);
+                self.gone(name, second.and_then(|id| id.parse().ok()), steps);
             }
             (Some("unjudged"), Some(name)) => {
                 if let Some(domain) = self.named(name) {
                     domain.pending = 0;
+                    domain.shown = false;
+                    domain.destroyed = domain.id.take();
                 }
                 self.look(steps);
             }
@@ -206,11 +204,39 @@ impl Session {
         }
     }
 
-    /// A line that a domain printed.
-    fn line(&mut self, number: usize, line: String, steps: &mut Vec<Step>) {
-        let Some(domain) = self.domains.get(&number) else {
+    /// A guest is gone, which had this number.
+    fn gone(&mut self, name: &str, id: Option<u32>, steps: &mut Vec<Step>) {
+        let booting = self.phase == Phase::Booting;
+        let Some(domain) = self.named(name) else {
             return;
         };
+        let number = id.map_or_else(|| "?".into(), |id| id.to_string());
+        steps.push(Step::Say(format!("{name} is gone (domid {number})")));
+        // One of its name may be there already, or was destroyed for that.
+        if domain.destroyed != id && (domain.id.is_none() || domain.id == id) {
+            domain.id = None;
+            domain.lost = domain.pending > 0;
+        }
+        if booting {
+            steps.push(Step::Fail(format!(
+                "{name} went away before all were ready"
+            )));
+        }
+        self.look(steps);
+    }
+
+    /// A line that a domain printed.
+    fn line(&mut self, number: usize, line: String, steps: &mut Vec<Step>) {
+        let Some(domain) = self.domains.get_mut(&number) else {
+            return;
+        };
+        // The kernel's first line: one of that name was started again.
+        if number > 0 && line.contains("] Linux version ") {
+            domain.shown = false;
+        }
+        if let Some((_, what)) = line.split_once(FAILED) {
+            steps.push(Step::Fail(format!("dom{number}: {what}")));
+        }
         if domain.shown || line.contains("Kernel panic") {
             steps.push(Step::Show(format!("dom{number}"), line));
         }
@@ -218,12 +244,11 @@ impl Session {
 
     /// A record of the script in a domain.
     fn record(&mut self, number: usize, record: &str, steps: &mut Vec<Step>) {
-        let rest = self
-            .streams
-            .get_mut(&Source::Domain(number))
-            .and_then(Stream::rest);
-        if let Some(line) = rest {
-            self.line(number, line, steps);
+        if record.starts_with("status ") {
+            let stream = self.streams.get_mut(&Source::Domain(number));
+            if let Some(line) = stream.and_then(Stream::rest) {
+                self.line(number, line, steps);
+            }
         }
         let Some(domain) = self.domains.get_mut(&number) else {
             return;
@@ -233,8 +258,9 @@ impl Session {
             (Some("ready"), Some(id)) => {
                 domain.ready = true;
                 domain.shown = false;
+                domain.id = id.parse().ok();
                 let kernel = words.next().unwrap_or("?");
-                steps.push(lab(format!(
+                steps.push(Step::Say(format!(
                     "dom{number} is ready: domid {id}, Linux {kernel}"
                 )));
                 if self.phase == Phase::Booting && self.domains.values().all(|d| d.ready) {
@@ -242,6 +268,11 @@ impl Session {
                     steps.push(Step::Tell("go"));
                 }
             }
+            (Some("failed"), _) => {
+                let why = record["failed".len()..].trim();
+                steps.push(Step::Fail(format!("dom{number}: {why}")));
+            }
+            (Some("log"), _) => log(&format!("dom{number}"), record, steps),
             (Some("begin"), _) => domain.shown = true,
             (Some("status"), Some(status)) => {
                 domain.pending = domain.pending.saturating_sub(1);
@@ -268,7 +299,147 @@ impl Session {
     }
 }
 
-/// A line of the lab's own.
-fn lab(line: impl Into<String>) -> Step {
-    Step::Show("lab".into(), line.into())
+/// A line of a daemon's log, of which warnings are shown.
+fn log(name: &str, record: &str, steps: &mut Vec<Step>) {
+    let line = record["log".len()..].trim();
+    if line.contains(" WARN ") || line.contains(" ERROR ") || line.starts_with("vshmemd:") {
+        steps.push(Step::Show(name.into(), format!("[vshmemd] {line}")));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Step::{Fail, Say, Show, Tell};
+
+    const CONTROL: Source = Source::Control;
+    const XEN: Source = Source::Xen;
+
+    fn dom(number: usize) -> Source {
+        Source::Domain(number)
+    }
+
+    /// A run with two guests in which each domain of `commands` has one, up to the begin of these.
+    fn running(commands: &[usize]) -> Session {
+        let mut session = Session::new(2, commands.iter().copied());
+        session.said(dom(1), b"booting\n\x1eready 4 6.1.0\n");
+        assert_eq!(session.unready(), ["dom2"]);
+        let steps = session.said(dom(2), b"\x1eready 5 6.1.0\n");
+        let ready = Say("dom2 is ready: domid 5, Linux 6.1.0".into());
+        assert_eq!(steps, [ready, Tell("go")]);
+        assert_eq!(session.phase(), Phase::Running);
+        session.said(dom(1), b"\x1ebegin\n");
+        session.said(dom(2), b"\x1ebegin\n");
+        session
+    }
+
+    fn show(who: &str, line: &str) -> Step {
+        Show(who.into(), line.into())
+    }
+
+    #[test]
+    fn only_what_commands_print_is_shown() {
+        let mut session = Session::new(1, [1].into_iter());
+        assert_eq!(session.said(dom(1), b"a kernel's line\n"), []);
+        session.said(dom(1), b"\x1eready 1 6.1.0\n");
+        let steps = session.said(dom(1), b"noise\n\x1ebegin\none\nhalf");
+        assert_eq!(steps, [show("dom1", "one")]);
+        let steps = session.said(dom(1), b"\x1estatus 0\n");
+        assert_eq!(steps, [show("dom1", "half"), Tell("count")]);
+        assert_eq!(
+            session.said(dom(0), b"of dom0\n"),
+            [show("dom0", "of dom0")]
+        );
+    }
+
+    #[test]
+    fn all_is_well_if_every_command_ended_with_0() {
+        for (second, well) in [(0, true), (1, false)] {
+            let mut session = running(&[0, 1, 2]);
+            session.said(dom(1), b"\x1estatus 0\n");
+            session.said(dom(2), format!("\x1estatus {second}\n").as_bytes());
+            assert_eq!(session.phase(), Phase::Running);
+            let steps = session.said(dom(0), b"\x1estatus 0\n");
+            assert_eq!(steps, [Tell("count")]);
+            let (lines, verdict) = session.verdict();
+            assert_eq!(verdict, well);
+            assert_eq!(lines[2], format!("dom2: exit status {second}"));
+        }
+    }
+
+    #[test]
+    fn the_machine_is_switched_off_when_xen_has_counted() {
+        let mut session = running(&[1]);
+        assert_eq!(session.said(XEN, b"lab: counted\n"), []);
+        session.said(dom(1), b"\x1estatus 0\n");
+        let console = "(XEN) Event channel information for domain 5:\nlab: counted\n";
+        let steps = session.said(XEN, console.as_bytes());
+        let line = "dom2 (domid 5): grants mapped: none; event channels: 0, connected: none";
+        assert_eq!(steps, [Say(line.into()), Tell("end")]);
+        assert_eq!(session.phase(), Phase::Ending);
+    }
+
+    #[test]
+    fn a_domain_that_goes_away_under_its_command_is_no_success() {
+        let mut session = running(&[1, 2]);
+        session.said(dom(2), b"\x1estatus 0\n");
+        let steps = session.said(CONTROL, b"\x1egone dom1 4\n");
+        assert_eq!(steps, [Say("dom1 is gone (domid 4)".into()), Tell("count")]);
+        let (lines, well) = session.verdict();
+        assert!(!well);
+        assert_eq!(
+            lines[0],
+            "dom1: its command has not ended, and the domain is gone"
+        );
+    }
+
+    #[test]
+    fn a_domain_that_goes_away_after_its_command_takes_nothing_from_the_result() {
+        let mut session = running(&[1, 2]);
+        // Its last word comes on another way than that it is gone, and later.
+        session.said(CONTROL, b"\x1egone dom1 4\n");
+        session.said(dom(1), b"\x1estatus 0\n");
+        session.said(dom(2), b"\x1estatus 0\n");
+        assert!(session.verdict().1);
+    }
+
+    #[test]
+    fn a_domain_destroyed_on_purpose_is_not_judged_and_its_next_command_is() {
+        let mut session = running(&[0, 1]);
+        assert_eq!(
+            session
+                .said(CONTROL, b"\x1eunjudged dom1\n\x1egone dom1 4\n")
+                .len(),
+            1
+        );
+        session.said(CONTROL, b"\x1eagain dom1\n");
+        session.said(dom(0), b"\x1estatus 0\n");
+        let steps = session.said(dom(1), b"[    0.000000] Linux version 6.1.0\nbooting\n");
+        assert_eq!(steps, []);
+        session.said(dom(1), b"\x1eready 6 6.1.0\n");
+        assert_eq!(session.phase(), Phase::Running);
+        let steps = session.said(dom(1), b"\x1ebegin\nagain\n\x1estatus 7\n");
+        assert_eq!(steps, [show("dom1", "again"), Tell("count")]);
+        let (lines, well) = session.verdict();
+        assert_eq!(lines, ["dom0: exit status 0", "dom1: exit status 7"]);
+        assert!(!well);
+    }
+
+    #[test]
+    fn a_machine_that_dies_and_a_guest_that_is_not_built_end_the_run() {
+        let mut session = Session::new(2, [1].into_iter());
+        let steps = session.said(XEN, b"[ 1.0] Kernel panic - not syncing: x\n");
+        assert!(matches!(&steps[..], [Fail(why)] if why.contains("Kernel panic")));
+        let steps = session.said(CONTROL, b"\x1efailed dom1 is not built: y\n");
+        assert_eq!(steps, [Fail("dom1 is not built: y".into())]);
+        let steps = session.said(CONTROL, b"\x1egone dom2 9\n");
+        assert!(matches!(&steps[..], [Say(_), Fail(_)]));
+    }
+
+    #[test]
+    fn warnings_of_a_daemon_are_shown_and_the_rest_of_its_log_is_not() {
+        let mut session = running(&[1]);
+        let steps = session.said(dom(1), b"\x1elog 2026 INFO x\n\x1elog 2026  WARN y\n");
+        assert_eq!(steps, [show("dom1", "[vshmemd] 2026  WARN y")]);
+    }
 }

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # Read by the first process of each domain: file systems, programs, modules, devices.
 
-export PATH=/lab-bin:/usr/sbin:/usr/bin:/sbin:/bin
+export PATH=/lab-bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
 /bin/busybox mkdir -p /proc /sys /dev /run /tmp /root /usr/sbin /usr/bin /sbin /lab
 /bin/busybox --install -s /bin
 mount -t proc proc /proc
@@ -9,15 +9,13 @@ mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
 mkdir -p /dev/pts /dev/shm
 mount -t devpts devpts /dev/pts
-mount -t tmpfs tmpfs /dev/shm
-mount -t tmpfs tmpfs /run
-mount -t tmpfs tmpfs /tmp
-mkdir -p /run/lab
-[ -e /var/run ] || { mkdir -p /var && ln -s /run /var/run; }
+for dir in /dev/shm /run /tmp; do mount -t tmpfs tmpfs $dir; done
+chmod 1777 /dev/shm /tmp
+mkdir -p /run/lab /var/log
+ln -s /run /var/run
 for module in $(cat /etc/lab/modules); do
     insmod "/lib/modules/$module.ko" || echo "lab: failed: module $module"
 done
-mount -t xenfs xenfs /proc/xen
 ip link set lo up
 # Ports to the host, by the names that QEMU was told.
 mkdir -p /dev/lab
