@@ -55,7 +55,9 @@ static int in_kernel(const char *what, key_t key)
 {
     char path[64], line[512];
     snprintf(path, sizeof path, "/proc/sysvipc/%s", what);
-    FILE *list = fopen(path, "re");
+    // Opened by fopen it would have the routed ones too.
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    FILE *list = fd < 0 ? NULL : fdopen(fd, "r");
     CHECK(list != NULL && fgets(line, sizeof line, list) != NULL);
     int found = 0;
     while (fgets(line, sizeof line, list) != NULL)

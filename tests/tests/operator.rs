@@ -8,8 +8,14 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::process::Stdio;
 use vshmem_tests::actor::Actor;
-use vshmem_tests::program::{Ended, run_to_end, succeed_silently};
+use vshmem_tests::program::{Ended, in_own_namespace, run_to_end, succeed_silently};
 use vshmem_tests::{World, wait_until};
+
+vshmem_tests::scenarios! {
+    the_files_of_sysvipc_show_lines_like_the_kernels: "sysvipc_files" "lines_are_the_kernels";
+    files_are_opened_as_ever_but_for_those_of_sysvipc:
+        "sysvipc_files" "other_files_are_opened_as_ever";
+}
 
 fn vshmem(world: &World, args: &[&str]) -> Ended {
     run_to_end(world.vshmem(args))
@@ -319,4 +325,23 @@ fn completions_know_the_subcommands() {
             "{shell}"
         );
     }
+}
+
+/// Makes a local segment, and one routed construct of each kind; lists and removes what there is, by the
+/// tools of util-linux under the library. Writes the listings, with a line between them.
+const TOOLS: &str = "VSHMEM_KEYS= ipcmk -M 100 >&2; ipcmk -M 5000 -S 3 -Q >&2; ipcs; echo ===; \
+                     lsipc -m; echo ===; ipcrm -a; ipcs";
+
+#[test]
+fn the_tools_of_util_linux_show_and_remove_routed_constructs_with_local_ones() {
+    let world = World::new();
+    let mut command = world.run("a", "all", "sh");
+    command.args(["-c", TOOLS]);
+    let ended = run_to_end(in_own_namespace(&command));
+    assert!(ended.status.success(), "{ended:?}");
+    let of = |table: &str| table.lines().filter(|line| line.starts_with("0x")).count();
+    let listings: Vec<_> = ended.stdout.split("===").map(of).collect();
+    assert_eq!(listings, [4, 2, 0], "{ended:?}");
+    let left = json(&world, &["ls"]);
+    assert_eq!(left["constructs"], Value::Array(Vec::new()));
 }

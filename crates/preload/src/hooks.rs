@@ -23,9 +23,11 @@ use crate::next::Next;
 use crate::sem::{SemGet, SemTimedOp};
 use crate::sem_ctl::SemCtl;
 use crate::shm::{ShmAt, ShmCtl, ShmDt, ShmGet};
-use crate::{cancel, listing, msg, msg_ctl, sem, sem_ctl, shm};
+use crate::sysvipc::Fopen;
+use crate::{cancel, listing, msg, msg_ctl, sem, sem_ctl, shm, sysvipc};
 use libc::{
-    c_int, c_long, c_void, key_t, msqid_ds, pthread_t, sembuf, shmid_ds, size_t, ssize_t, timespec,
+    FILE, c_char, c_int, c_long, c_void, key_t, msqid_ds, pthread_t, sembuf, shmid_ds, size_t,
+    ssize_t, timespec,
 };
 use redhook::hook;
 
@@ -56,6 +58,8 @@ next! {
     MSGRCV: c"msgrcv" as MsgRcv;
     MSGCTL: c"msgctl" as MsgCtl;
     PTHREAD_CANCEL: c"pthread_cancel" as PthreadCancel;
+    FOPEN: c"fopen" as Fopen;
+    FOPEN64: c"fopen64" as Fopen;
 }
 
 hook! {
@@ -169,5 +173,17 @@ hook! {
         } else {
             unsafe { PTHREAD_CANCEL.get()(thread) }
         }
+    }
+}
+
+hook! {
+    unsafe fn fopen(path: *const c_char, mode: *const c_char) -> *mut FILE => routed_fopen {
+        unsafe { sysvipc::open(FOPEN.get(), path, mode) }
+    }
+}
+
+hook! {
+    unsafe fn fopen64(path: *const c_char, mode: *const c_char) -> *mut FILE => routed_fopen64 {
+        unsafe { sysvipc::open(FOPEN64.get(), path, mode) }
     }
 }

@@ -58,6 +58,7 @@ mod signals;
 mod sleep;
 mod sys;
 mod syscall;
+mod sysvipc;
 mod text;
 mod thread;
 mod user;

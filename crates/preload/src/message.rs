@@ -7,9 +7,24 @@ use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// A line of limited length, built without allocating.
-struct Line {
+pub struct Line {
     bytes: [u8; 512],
     len: usize,
+}
+
+impl Line {
+    /// An empty one.
+    pub const fn new() -> Self {
+        Self {
+            bytes: [0; 512],
+            len: 0,
+        }
+    }
+
+    /// What was written to it, as far as it fits.
+    pub fn bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
+    }
 }
 
 impl Write for Line {
@@ -26,10 +41,7 @@ impl Write for Line {
 
 /// Writes one line to stderr, whatever the program has done to its streams.
 pub fn say(text: std::fmt::Arguments<'_>) {
-    let mut line = Line {
-        bytes: [0; 512],
-        len: 0,
-    };
+    let mut line = Line::new();
     let _ = write!(line, "vshmem: {text}");
     let end = line.len.min(line.bytes.len() - 1);
     if let Some(place) = line.bytes.get_mut(end) {
