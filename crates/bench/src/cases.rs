@@ -4,29 +4,7 @@
 mod queues;
 
 use serde::Serialize;
-use std::fmt;
-
-/// Where the processes run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Pinning {
-    /// All of them, daemons included, on one core.
-    OneCore,
-    /// The measured one on one core, its peer and the daemons on another.
-    TwoCores,
-    /// Wherever the kernel puts them.
-    Free,
-}
-
-impl fmt::Display for Pinning {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::OneCore => "one core",
-            Self::TwoCores => "two cores",
-            Self::Free => "unpinned",
-        })
-    }
-}
+use vshmem_bench::world::Pinning;
 
 /// What the routed figure is held against.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -58,7 +36,7 @@ pub enum Place {
 /// Keys that are routed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keys {
-    /// The range that the cases take their keys from ([`crate::world::ROUTED_KEYS`]).
+    /// The range that the cases take their keys from ([`vshmem_bench::world::ROUTED_KEYS`]).
     Range,
     /// None at all.
     None,

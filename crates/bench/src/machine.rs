@@ -24,6 +24,8 @@ pub struct Machine {
     pub real_time: bool,
     /// The C compiler.
     pub gcc: String,
+    /// MPI, where it is installed.
+    pub mpi: String,
     /// The C library.
     pub libc: String,
     /// This project.
@@ -56,6 +58,7 @@ impl Machine {
                 .to_owned(),
             real_time: is_real_time(&read("/proc/self/stat")),
             gcc: first_line("gcc", "--version"),
+            mpi: first_line("mpichversion", "--version"),
             libc: first_line("getconf", "GNU_LIBC_VERSION"),
             vshmem: env!("CARGO_PKG_VERSION"),
         }

@@ -6,19 +6,14 @@
 //! it fail: it says which goals are met, and writes every sample to a file of JSON.
 
 mod cases;
-mod machine;
 mod measure;
 mod report;
-mod stats;
-mod world;
 
 use clap::Parser;
 use measure::Effort;
 use std::path::PathBuf;
 use std::process::ExitCode;
-
-/// What goes wrong is told to whoever started this, and nobody else acts on it.
-type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+use vshmem_bench::{Result, world};
 
 /// Measures routed calls beside the kernel's own
 #[derive(Debug, Parser)]
@@ -78,9 +73,13 @@ fn bench(args: &Args) -> Result<()> {
         }
     };
     let bench = world::Bench::new()?;
+    for program in ["worker", "semaphores", "queues"] {
+        bench.compile(program)?;
+    }
+    bench.make("basic")?;
     let json = match &args.json {
         Some(path) => path.clone(),
-        None => bench.default_json()?,
+        None => world::target_dir()?.join("bench/vshmem.json"),
     };
     let mut report = report::Report::new(args.quick, effort.pairs);
     println!("{}", report.head());

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Runs a case natively and routed by turns.
 
-use crate::Result;
-use crate::cases::{Case, Key, Keys, Pinning, Place, Program, Turns};
+use crate::cases::{Case, Key, Keys, Place, Program, Turns};
 use crate::report::Measured;
-use crate::world::{Bench, DOMAIN, OTHER, ROUTED_KEYS};
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
+use vshmem_bench::Result;
+use vshmem_bench::process::{in_round, output, start};
+use vshmem_bench::world::{Bench, DOMAIN, OTHER, Pinning, ROUTED_KEYS};
 
 /// How much is run.
 #[derive(Clone, Copy, Debug)]
@@ -54,11 +55,7 @@ pub fn measure(bench: &Bench, case: &Case, pinning: Pinning, effort: Effort) -> 
     };
     let mut measured = Measured::new(case, pinning, run.ops());
     for pair in 0..effort.pairs * case.pairs {
-        let mut sides = [Side::Native, Side::Routed];
-        if pair % 2 == 1 {
-            sides.reverse();
-        }
-        for side in sides {
+        for side in in_round(vec![Side::Native, Side::Routed], pair) {
             let samples = run
                 .once(side)
                 .map_err(|error| format!("{}, {side:?}, {pinning}: {error}", case.name))?;
@@ -111,7 +108,7 @@ impl Run<'_> {
                 let mut worker = self.worker_command(Side::Native, "spawn");
                 worker.arg(program);
                 if side == Side::Routed {
-                    worker.args(self.bench.preload(self.keys()));
+                    worker.args(self.bench.preload(DOMAIN, self.keys()));
                 }
                 samples(self.start(worker, 0)?)
             }
@@ -204,9 +201,9 @@ impl Run<'_> {
     }
 
     /// Starts a command on its core; what it starts inherits that.
-    fn start(&self, mut command: Command, side: usize) -> Result<Child> {
+    fn start(&self, command: Command, side: usize) -> Result<Child> {
         self.bench.pin_next(self.pinning, side)?;
-        Ok(command.stdout(Stdio::piped()).spawn()?)
+        start(command)
     }
 }
 
@@ -240,13 +237,4 @@ fn samples(worker: Child) -> Result<Vec<f64>> {
     samples.map_err(|error: std::num::ParseFloatError| {
         format!("the worker said '{said}': {error}").into()
     })
-}
-
-/// What a program wrote until it ended well.
-fn output(child: Child) -> Result<String> {
-    let output = child.wait_with_output()?;
-    if !output.status.success() {
-        return Err(format!("it ended with {}", output.status).into());
-    }
-    Ok(String::from_utf8(output.stdout)?)
 }

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What was measured, as a table and as JSON.
 
-use crate::Result;
-use crate::cases::{Case, Goal, Pinning};
-use crate::machine::Machine;
-use crate::stats::{median, median_bounds, percentile};
+use crate::cases::{Case, Goal};
 use serde::Serialize;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
+use vshmem_bench::Result;
+use vshmem_bench::machine::Machine;
+use vshmem_bench::stats::{median, median_bounds, percentile, time};
+use vshmem_bench::world::Pinning;
 
 /// Everything of one start of this program.
 #[derive(Debug, Serialize)]
@@ -195,15 +196,6 @@ pub fn header() -> String {
     ])
 }
 
-/// Nanoseconds with a unit, in few digits.
-fn time(ns: f64) -> String {
-    match ns.abs() {
-        size if size < 999.5 => format!("{ns:.1} ns"),
-        size if size < 999_500.0 => format!("{:.2} us", ns / 1e3),
-        _ => format!("{:.2} ms", ns / 1e6),
-    }
-}
-
 impl Report {
     /// An empty report of now and here.
     pub fn new(quick: bool, pairs: usize) -> Self {
@@ -304,12 +296,5 @@ mod tests {
             *pair = (104.0, 100.0);
         }
         assert_eq!(measured(Goal::Noise(1.01), &pairs).met, Some(true));
-    }
-
-    #[test]
-    fn times_have_a_fitting_unit() {
-        assert_eq!(time(5.0), "5.0 ns");
-        assert_eq!(time(-1234.0), "-1.23 us");
-        assert_eq!(time(7_200_000.0), "7.20 ms");
     }
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Medians, percentiles, and how far a median can be trusted.
+//! Medians, percentiles, how far a median can be trusted, and how a time is written.
 
 /// Sorted copy; times are numbers.
 fn sorted(values: &[f64]) -> Vec<f64> {
@@ -52,6 +52,16 @@ pub fn median_bounds(values: &[f64]) -> (f64, f64) {
     (sorted[low], sorted[n - 1 - low])
 }
 
+/// Nanoseconds with a unit, in few digits.
+pub fn time(ns: f64) -> String {
+    match ns.abs() {
+        size if size < 999.5 => format!("{ns:.1} ns"),
+        size if size < 999_500.0 => format!("{:.2} us", ns / 1e3),
+        size if size < 999_500_000.0 => format!("{:.2} ms", ns / 1e6),
+        _ => format!("{:.2} s", ns / 1e9),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,5 +90,13 @@ mod tests {
             let want = (f64::from(low), f64::from(high));
             assert_eq!(median_bounds(&values), want, "{n}");
         }
+    }
+
+    #[test]
+    fn times_have_a_fitting_unit() {
+        assert_eq!(time(5.0), "5.0 ns");
+        assert_eq!(time(-1234.0), "-1.23 us");
+        assert_eq!(time(7_200_000.0), "7.20 ms");
+        assert_eq!(time(1e10), "10.00 s");
     }
 }

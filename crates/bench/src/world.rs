@@ -2,11 +2,12 @@
 //! What a measurement runs in: the built programs, a world of its own, and cores to run on.
 
 use crate::Result;
-use crate::cases::Pinning;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
+use serde::Serialize;
 use std::cell::Cell;
 use std::ffi::OsStr;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -19,6 +20,28 @@ pub const ROUTED_KEYS: &str = "0x56000000-0x56ffffff";
 /// Set in a key of [`ROUTED_KEYS`], it makes one that is not routed.
 const LOCAL_BIT: u32 = 0x2000_0000;
 
+/// Where the processes run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pinning {
+    /// All of them, daemons included, on one core.
+    OneCore,
+    /// The measured one on one core, its peer and the daemons on another.
+    TwoCores,
+    /// Wherever the kernel puts them.
+    Free,
+}
+
+impl fmt::Display for Pinning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::OneCore => "one core",
+            Self::TwoCores => "two cores",
+            Self::Free => "unpinned",
+        })
+    }
+}
+
 /// Programs, world and cores; the world's daemons are stopped when it is dropped.
 pub struct Bench {
     bin: PathBuf,
@@ -30,16 +53,11 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// Compiles the C programs and starts the two domains.
+    /// Starts the two domains.
     pub fn new() -> Result<Self> {
         let bin = bin_dir()?;
         let programs = target_dir()?.join("bench");
         std::fs::create_dir_all(&programs)?;
-        let source = Path::new(env!("CARGO_MANIFEST_DIR"));
-        compile(&source.join("c/worker.c"), &programs)?;
-        compile(&source.join("c/semaphores.c"), &programs)?;
-        compile(&source.join("c/queues.c"), &programs)?;
-        make(&source.join("../../dwarfs-c"), "basic", &programs)?;
         let all_cores = sched_getaffinity(Pid::from_raw(0))?;
         let cores = (0..CpuSet::count())
             .filter(|&core| all_cores.is_set(core).unwrap_or(false))
@@ -62,14 +80,31 @@ impl Bench {
         Ok(bench)
     }
 
-    /// Where results go that no other place was named for.
-    pub fn default_json(&self) -> Result<PathBuf> {
-        Ok(target_dir()?.join("bench/vshmem.json"))
+    /// Compiles a C program of this crate.
+    pub fn compile(&self, name: &str) -> Result<()> {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("c").join(name);
+        compile(&source.with_extension("c"), &self.programs)
     }
 
-    /// A C program of the measurement.
+    /// Makes a target of the Makefile of `dwarfs-c`.
+    pub fn make(&self, target: &str) -> Result<()> {
+        let dwarfs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../dwarfs-c");
+        make(&dwarfs, target, &self.programs)
+    }
+
+    /// A C program that has been compiled or made.
     pub fn program(&self, name: &str) -> PathBuf {
         self.programs.join(name)
+    }
+
+    /// A path that goes with the world.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// The files of the build that is measured: the library and the daemon.
+    pub fn built(&self) -> [PathBuf; 2] {
+        [self.bin.join("libvshmem.so"), self.bin.join("vshmemd")]
     }
 
     /// A command as it is without Vshmem.
@@ -92,12 +127,12 @@ impl Bench {
         command
     }
 
-    /// The variables that put a program into the measured domain, as `NAME=VALUE`.
-    pub fn preload(&self, keys: &str) -> [String; 4] {
+    /// The variables that put a program into a domain, as `NAME=VALUE`.
+    pub fn preload(&self, domain: &str, keys: &str) -> [String; 4] {
         [
             format!("LD_PRELOAD={}", self.bin.join("libvshmem.so").display()),
             format!("VSHMEM_DIR={}", self.dir.path().display()),
-            format!("VSHMEM_DOMAIN={DOMAIN}"),
+            format!("VSHMEM_DOMAIN={domain}"),
             format!("VSHMEM_KEYS={keys}"),
         ]
     }
@@ -199,7 +234,8 @@ fn own_dir() -> Result<PathBuf> {
     Ok(own.parent().ok_or("no directory")?.to_owned())
 }
 
-fn target_dir() -> Result<PathBuf> {
+/// The target directory that this program was built in.
+pub fn target_dir() -> Result<PathBuf> {
     Ok(own_dir()?.parent().ok_or("no target directory")?.to_owned())
 }
 
@@ -213,7 +249,8 @@ fn make(source: &Path, target: &str, dir: &Path) -> Result<()> {
         .status()
         .map_err(|error| format!("make: {error}"))?;
     if !status.success() {
-        return Err(format!("make {target} failed in {}", source.display()).into());
+        let what = "see what make said; ci/packages.txt names what it needs";
+        return Err(format!("make {target} failed in {}: {what}", source.display()).into());
     }
     Ok(())
 }

@@ -44,6 +44,14 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Build, and measure the figures of the paper again: a page with figures and tables
+    ///
+    /// It can be interrupted; the same command goes on from there.
+    Report {
+        /// For the report, as in `cargo xtask report -- --quick`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -52,7 +60,8 @@ fn main() -> ExitCode {
         Task::Test { args } => test::test(&args),
         Task::Miri => miri::miri().map(|()| ExitCode::SUCCESS),
         Task::Lab(task) => lab::lab(task),
-        Task::Bench { args } => bench(&args).map(|()| ExitCode::SUCCESS),
+        Task::Bench { args } => bench("vshmem-bench", &args).map(|()| ExitCode::SUCCESS),
+        Task::Report { args } => bench("vshmem-report", &args).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {
         eprintln!("xtask: {error}");
@@ -60,8 +69,17 @@ fn main() -> ExitCode {
     })
 }
 
-fn bench(args: &[OsString]) -> Result<()> {
+/// Runs a program of the benchmarks.
+fn bench(program: &str, args: &[OsString]) -> Result<()> {
     project::build()?;
-    let mut runner = project::cargo(["run", "--release", "-p", "vshmem-bench", "--"])?;
+    let mut runner = project::cargo([
+        "run",
+        "--release",
+        "-p",
+        "vshmem-bench",
+        "--bin",
+        program,
+        "--",
+    ])?;
     project::run(runner.args(args))
 }
