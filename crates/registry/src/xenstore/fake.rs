@@ -2,6 +2,9 @@
 //! A XenStore in this process, with the rules of the C xenstored of Xen 4.17: who may read and write
 //! what, quotas of guests, and when watches fire. For tests, in which domains are threads.
 
+#[cfg(test)]
+mod tests;
+
 use super::{Event, Others, XenStore};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
@@ -66,6 +69,7 @@ struct Connection {
     domid: Domid,
     watches: Vec<(String, String)>,
     events: VecDeque<Event>,
+    broken: bool,
     /// Readable while there are events.
     signal: OwnedFd,
 }
@@ -86,6 +90,8 @@ struct Tree {
     connections: BTreeMap<u64, Connection>,
     next: u64,
     quota: Quota,
+    /// Requests after which the connections of a domain break.
+    fuses: BTreeMap<Domid, u32>,
 }
 
 /// The store.
@@ -106,6 +112,7 @@ impl FakeStore {
             connections: BTreeMap::new(),
             next: 0,
             quota: Quota::default(),
+            fuses: BTreeMap::new(),
         };
         let store = Self(Arc::new(Mutex::new(tree)));
         let mut tree = store.tree();
@@ -159,6 +166,7 @@ impl FakeStore {
             domid,
             watches: Vec::new(),
             events: VecDeque::new(),
+            broken: false,
             signal: signal.try_clone().expect("a descriptor"),
         };
         tree.connections.insert(number, connection);
@@ -168,6 +176,24 @@ impl FakeStore {
             number,
             signal,
         }
+    }
+
+    /// Every connection of a domain breaks, as when its processes are killed; what they have written
+    /// stays.
+    pub fn cut(&self, domid: Domid) {
+        self.cut_after(domid, 0);
+    }
+
+    /// The same after so many more things have been asked over them together.
+    pub fn cut_after(&self, domid: Domid, requests: u32) {
+        let mut tree = self.tree();
+        tree.fuses.insert(domid, requests);
+        tree.burn(domid, 0);
+    }
+
+    /// What is asked for from now on over new connections of a domain is done.
+    pub fn mend(&self, domid: Domid) {
+        self.tree().fuses.remove(&domid);
     }
 
     /// All paths that there are, for a look at what was left behind.
@@ -182,6 +208,26 @@ impl FakeStore {
 }
 
 impl Tree {
+    /// A domain has asked for so many things more.
+    fn burn(&mut self, domid: Domid, requests: u32) {
+        let Some(left) = self.fuses.get_mut(&domid) else {
+            return;
+        };
+        match left.checked_sub(requests) {
+            Some(rest @ 1..) => *left = rest,
+            _ => {
+                *left = 0;
+                for connection in self.connections.values_mut() {
+                    if connection.domid == domid {
+                        connection.broken = true;
+                        // Who waits for events finds out.
+                        let _ = rustix::io::write(&connection.signal, &1u64.to_ne_bytes());
+                    }
+                }
+            }
+        }
+    }
+
     fn put(&mut self, path: &str, value: &[u8], owner: Domid, readers: Readers) {
         let value = value.to_vec();
         let node = Node {
@@ -355,9 +401,13 @@ pub struct Client {
 
 impl Client {
     fn tree(&self) -> Result<MutexGuard<'_, Tree>, Errno> {
-        let tree = self.store.tree();
-        let lives = tree.connections.contains_key(&self.number);
-        lives.then_some(tree).ok_or(Errno::IO)
+        let mut tree = self.store.tree();
+        let connection = tree.connections.get(&self.number);
+        if connection.is_none_or(|connection| connection.broken) {
+            return Err(Errno::IO);
+        }
+        tree.burn(self.domid, 1);
+        Ok(tree)
     }
 
     /// The absolute path of one that may be relative to the domain's home.
@@ -390,6 +440,13 @@ impl XenStore for Client {
     fn write(&self, path: &str, value: &[u8]) -> Result<(), Errno> {
         let path = self.absolute(path)?;
         self.tree()?.write(self.domid, &path, value)
+    }
+
+    fn write_while(&self, witness: &str, path: &str, value: &[u8]) -> Result<(), Errno> {
+        let (witness, path) = (self.absolute(witness)?, self.absolute(path)?);
+        let mut tree = self.tree()?;
+        tree.node(&witness, |node| node.lets_read(self.domid), self.domid)?;
+        tree.write(self.domid, &path, value)
     }
 
     fn rm(&self, path: &str) -> Result<(), Errno> {
@@ -463,7 +520,7 @@ impl XenStore for Client {
         let mut tree = self.tree()?;
         let connection = tree.connections.get_mut(&self.number).ok_or(Errno::IO)?;
         let event = connection.events.pop_front();
-        if connection.events.is_empty() {
+        if connection.events.is_empty() && !connection.broken {
             let mut count = [0; 8];
             // Nothing to read is what is wanted.
             let _ = rustix::io::read(&self.signal, &mut count);
@@ -473,94 +530,5 @@ impl XenStore for Client {
 
     fn fd(&self) -> BorrowedFd<'_> {
         self.signal.as_fd()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn machine() -> (FakeStore, Client, Client, Client) {
-        let store = FakeStore::new();
-        store.introduce(1, "one");
-        store.introduce(2, "two");
-        let clients = (store.connect(0), store.connect(1), store.connect(2));
-        (store, clients.0, clients.1, clients.2)
-    }
-
-    fn events(client: &Client) -> Vec<String> {
-        std::iter::from_fn(|| client.next_event().unwrap())
-            .map(|event| event.path)
-            .collect()
-    }
-
-    #[test]
-    fn a_guest_writes_below_its_data_and_nowhere_else() {
-        let (_store, dom0, one, two) = machine();
-        one.write("data/vshmem/a/b", b"x").unwrap();
-        assert_eq!(dom0.read("/local/domain/1/data/vshmem/a/b").unwrap(), b"x");
-        for path in ["/vshmem", "name", "/local/domain/2/data/x", "/tool/x"] {
-            assert_eq!(one.write(path, b"x"), Err(Errno::ACCESS), "{path}");
-        }
-        let of_one = "/local/domain/1/data/vshmem";
-        assert_eq!(two.read(of_one), Err(Errno::ACCESS));
-        assert_eq!(two.rm(of_one), Err(Errno::ACCESS));
-        assert_eq!(two.directory("/local/domain"), Err(Errno::ACCESS));
-        assert_eq!(one.read("name").unwrap(), b"one");
-        // What dom0 makes in it is the guest's.
-        dom0.write("/local/domain/1/data/vshmem/c", b"y").unwrap();
-        one.rm("data/vshmem/c").unwrap();
-    }
-
-    #[test]
-    fn a_guest_has_its_quotas_and_dom0_has_none() {
-        let (store, dom0, one, _two) = machine();
-        store.set_quota(Quota {
-            nodes: 5,
-            ..Quota::default()
-        });
-        // One is `data` itself.
-        for n in 0..4 {
-            one.write(&format!("data/{n}"), b"").unwrap();
-        }
-        assert_eq!(one.write("data/4", b""), Err(Errno::NOSPC));
-        assert_eq!(one.write("data/0", &[b'x'; 2048]), Err(Errno::NOSPC));
-        dom0.write("/local/domain/1/data/5", &[b'x'; 3000]).unwrap();
-        one.rm("data/5").unwrap();
-        one.rm("data/3").unwrap();
-        one.write("data/4", b"").unwrap();
-    }
-
-    #[test]
-    fn a_watch_fires_once_when_it_is_set_and_then_for_all_below() {
-        let (_store, dom0, one, two) = machine();
-        two.watch("/local/domain/1/data", "t").unwrap();
-        one.watch("data/a", "t").unwrap();
-        assert_eq!(events(&one), ["data/a"]);
-        dom0.write("/local/domain/1/data/a/b", b"").unwrap();
-        dom0.write("/local/domain/1/data/ab", b"").unwrap();
-        assert_eq!(events(&one), ["/local/domain/1/data/a/b"]);
-        // Exactly what is watched goes with what it is in; of others below only that is told.
-        one.rm("data/a").unwrap();
-        dom0.write("/local/domain/1/data/a/b", b"").unwrap();
-        events(&one);
-        one.rm("data").unwrap();
-        assert_eq!(events(&one), ["/local/domain/1/data/a"]);
-        // What one may not read, one does not hear of.
-        assert_eq!(events(&two), ["/local/domain/1/data"]);
-    }
-
-    #[test]
-    fn a_domain_that_is_released_leaves_nothing_and_dom0_hears_of_it() {
-        let (store, dom0, one, _two) = machine();
-        one.write("data/vshmem/front", b"").unwrap();
-        dom0.watch("@releaseDomain", "r").unwrap();
-        dom0.watch("/local/domain/1/data/vshmem/front", "f")
-            .unwrap();
-        assert_eq!(events(&dom0).len(), 2);
-        store.release(1);
-        assert!(events(&dom0).contains(&"@releaseDomain".to_owned()));
-        assert!(!store.paths().iter().any(|path| path.contains("/1")));
-        assert_eq!(one.read("domid"), Err(Errno::IO));
     }
 }

@@ -7,7 +7,13 @@ use std::ffi::{CStr, CString, c_char, c_uint, c_void};
 use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 use vshmem_abi::Domid;
-use xen_gnttab_sys::xenstore::{self as sys, XBT_NULL, xs_handle, xs_permissions};
+use xen_gnttab_sys::xenstore::{
+    self as sys, XBT_NULL, xs_handle, xs_permissions, xs_transaction_t,
+};
+
+/// How often a transaction is tried that others get in the way of. A guest that reads its messages
+/// meanwhile does so a few times.
+const TRIES: u32 = 1000;
 
 /// Why there is no connection to XenStore.
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +54,51 @@ impl Library {
         }
     }
 
-    /// For a path, and a text, that are passed to the library.
+    fn read_in(&self, transaction: xs_transaction_t, path: &str) -> Result<Vec<u8>, Errno> {
+        let mut len: c_uint = 0;
+        // SAFETY: handle and path live through the call, which fills in `len`.
+        let value = self.with(path, |handle, path| unsafe {
+            (self.table.xs_read)(handle, transaction, path, &raw mut len)
+        })?;
+        // SAFETY: the result is the caller's to free.
+        let value = unsafe { Allocated::new(value.cast::<u8>()) }?;
+        // SAFETY: `len` bytes are there.
+        let bytes = unsafe { std::slice::from_raw_parts(value.0.as_ptr(), len as usize) };
+        Ok(bytes.to_vec())
+    }
+
+    fn write_in(
+        &self,
+        transaction: xs_transaction_t,
+        path: &str,
+        value: &[u8],
+    ) -> Result<(), Errno> {
+        let len = c_uint::try_from(value.len()).map_err(|_| Errno::TOOBIG)?;
+        let data: *const c_void = value.as_ptr().cast();
+        // SAFETY: handle, path and the `len` bytes at `data` live through the call.
+        done(self.with(path, |handle, path| unsafe {
+            (self.table.xs_write)(handle, transaction, path, data, len)
+        })?)
+    }
+
+    /// `EAGAIN`: something that was read or written has been changed by somebody else meanwhile.
+    fn try_write_while(&self, witness: &str, path: &str, value: &[u8]) -> Result<(), Errno> {
+        let handle = self.handle.as_ptr();
+        // SAFETY: the handle is open.
+        let transaction = unsafe { (self.table.xs_transaction_start)(handle) };
+        if transaction == XBT_NULL {
+            return Err(last());
+        }
+        let written = self
+            .read_in(transaction, witness)
+            .and_then(|_| self.write_in(transaction, path, value));
+        // SAFETY: the transaction is the one that was begun, and ends here.
+        let ended =
+            done(unsafe { (self.table.xs_transaction_end)(handle, transaction, written.is_err()) });
+        written.and(ended)
+    }
+
+    /// For a path that is passed to the library.
     fn with<T>(
         &self,
         path: &str,
@@ -86,25 +136,21 @@ impl<T> Drop for Allocated<T> {
 
 impl XenStore for Library {
     fn read(&self, path: &str) -> Result<Vec<u8>, Errno> {
-        let mut len: c_uint = 0;
-        // SAFETY: handle and path live through the call, which fills in `len`.
-        let value = self.with(path, |handle, path| unsafe {
-            (self.table.xs_read)(handle, XBT_NULL, path, &raw mut len)
-        })?;
-        // SAFETY: the result is the caller's to free.
-        let value = unsafe { Allocated::new(value.cast::<u8>()) }?;
-        // SAFETY: `len` bytes are there.
-        let bytes = unsafe { std::slice::from_raw_parts(value.0.as_ptr(), len as usize) };
-        Ok(bytes.to_vec())
+        self.read_in(XBT_NULL, path)
     }
 
     fn write(&self, path: &str, value: &[u8]) -> Result<(), Errno> {
-        let len = c_uint::try_from(value.len()).map_err(|_| Errno::TOOBIG)?;
-        let data: *const c_void = value.as_ptr().cast();
-        // SAFETY: handle, path and the `len` bytes at `data` live through the call.
-        done(self.with(path, |handle, path| unsafe {
-            (self.table.xs_write)(handle, XBT_NULL, path, data, len)
-        })?)
+        self.write_in(XBT_NULL, path, value)
+    }
+
+    fn write_while(&self, witness: &str, path: &str, value: &[u8]) -> Result<(), Errno> {
+        for _ in 0..TRIES {
+            match self.try_write_while(witness, path, value) {
+                Err(Errno::AGAIN) => {}
+                done => return done,
+            }
+        }
+        Err(Errno::AGAIN)
     }
 
     fn rm(&self, path: &str) -> Result<(), Errno> {

@@ -28,6 +28,8 @@ pub struct Outbox {
     oldest: u32,
     /// Messages that may wait to be read.
     room: u32,
+    /// The node without which nothing is written.
+    witness: Option<String>,
 }
 
 impl Outbox {
@@ -39,13 +41,21 @@ impl Outbox {
             next: 0,
             oldest: 0,
             room,
+            witness: None,
         }
+    }
+
+    /// The same, to which nothing is written any more once there is no node `witness`.
+    pub fn only_while(mut self, witness: String) -> Self {
+        self.witness = Some(witness);
+        self
     }
 
     /// Writes a message.
     ///
     /// # Errors
-    /// `EAGAIN` when as many wait as may; else what XenStore says.
+    /// `EAGAIN` when as many wait as may; `ECONNRESET` when the witness is gone; else what XenStore
+    /// says.
     pub fn put(&mut self, store: &dyn XenStore, message: &LinkMsg) -> Result<(), Errno> {
         // One that is read is removed.
         while self.next.wrapping_sub(self.oldest) >= self.room {
@@ -55,7 +65,14 @@ impl Outbox {
             self.oldest = self.oldest.wrapping_add(1);
         }
         let text = format!("{:016x} {}", self.session, hex::encode(message.as_bytes()));
-        store.write(&place(&self.dir, self.next), text.as_bytes())?;
+        let place = place(&self.dir, self.next);
+        match &self.witness {
+            None => store.write(&place, text.as_bytes())?,
+            Some(witness) => match store.write_while(witness, &place, text.as_bytes()) {
+                Err(Errno::NOENT) => return Err(Errno::CONNRESET),
+                done => done?,
+            },
+        }
         self.next = self.next.wrapping_add(1);
         Ok(())
     }
@@ -178,6 +195,19 @@ mod tests {
         for seq in 1..=ROOM {
             assert_eq!(own.take(&guest), Ok(Some(message(seq))));
         }
+    }
+
+    #[test]
+    fn nothing_is_written_for_a_guest_that_is_gone() {
+        let (dom0, guest, out, _) = boxes();
+        let front = "/local/domain/3/data/vshmem/front";
+        let mut out = out.only_while(front.into());
+        assert_eq!(out.put(&dom0, &message(1)), Err(Errno::CONNRESET));
+        guest.write(front, b"").unwrap();
+        out.put(&dom0, &message(1)).unwrap();
+        dom0.rm("/local/domain/3").unwrap();
+        assert_eq!(out.put(&dom0, &message(2)), Err(Errno::CONNRESET));
+        assert_eq!(dom0.read("/local/domain/3"), Err(Errno::NOENT));
     }
 
     #[test]

@@ -62,6 +62,13 @@ pub trait XenStore {
     /// As above.
     fn write(&self, path: &str, value: &[u8]) -> Result<(), Errno>;
 
+    /// Writes a node as [`XenStore::write`] does, if there is another one, `witness`, at that moment.
+    ///
+    /// # Errors
+    /// As above; `ENOENT` when `witness` is not there, `EAGAIN` when somebody changes what is there
+    /// all the time.
+    fn write_while(&self, witness: &str, path: &str, value: &[u8]) -> Result<(), Errno>;
+
     /// Removes a node with all below it; one that is not there is as good.
     ///
     /// # Errors
