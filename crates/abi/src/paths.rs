@@ -74,6 +74,9 @@ pub fn pid_file(dir: &Path, name: &str) -> PathBuf {
     dir.join(format!("{name}.pid"))
 }
 
+/// The second line of the pid file of a Xen guest's `vshmemd`, whose back-end is in dom0.
+pub const PID_FILE_OF_GUEST: &str = "port xen\n";
+
 /// The log file of a daemon that `vshmem run` started.
 pub fn log_file(dir: &Path, name: &str) -> PathBuf {
     dir.join(format!("{name}.log"))

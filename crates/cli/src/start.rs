@@ -40,10 +40,14 @@ pub fn ensure_up(world: &World, domain: &str) -> Result<(), Failure> {
         };
     }
     let _lock = world.lock()?;
+    let running = world.running(domain)?;
+    if let Some(running) = running.as_ref().filter(|running| running.in_guest) {
+        return is_up_in_guest(world, domain, running);
+    }
     if world.running(BACKEND)?.is_none() {
         start(world, BACKEND)?;
     }
-    if let Some(running) = world.running(domain)? {
+    if let Some(running) = running {
         let daemon = await_socket(world, domain, &running)?;
         if has_back_end(&daemon, domain)? {
             return Ok(());
@@ -53,6 +57,18 @@ pub fn ensure_up(world: &World, domain: &str) -> Result<(), Failure> {
         down::stop_without_back_end(world, domain, &running)?;
     }
     start(world, domain)
+}
+
+/// Makes sure that the `vshmemd` of this Xen guest can reach its back-end, which is not for us to start.
+fn is_up_in_guest(world: &World, domain: &str, running: &Running) -> Result<(), Failure> {
+    let daemon = await_socket(world, domain, running)?;
+    match has_back_end(&daemon, domain)? {
+        true => Ok(()),
+        false => Err(Failure::new(
+            "this guest has lost its back-end; start that in dom0 (vshmemd --backend --port xen), and \
+             if the log of this guest's vshmemd says so, start that again too",
+        )),
+    }
 }
 
 /// Whether a domain can reach the back-end it is enrolled at.

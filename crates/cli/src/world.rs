@@ -155,15 +155,19 @@ impl World {
         let path = paths::pid_file(&self.dir, name);
         let start = Instant::now();
         loop {
-            let Some(pid) = self.holder(&path)? else {
+            let Some(holder) = self.holder(&path)? else {
                 return Ok(None);
             };
             // It still holds the file after its process was pinned: so the number was its own.
-            if let Some(pid) = pid
+            if let Some(Holder { pid, in_guest }) = holder
                 && let Ok(process) = rustix::process::pidfd_open(pid, PidfdFlags::empty())
-                && self.holder(&path)? == Some(Some(pid))
+                && self.holder(&path)? == Some(holder)
             {
-                return Ok(Some(Running { pid, process }));
+                return Ok(Some(Running {
+                    pid,
+                    in_guest,
+                    process,
+                }));
             }
             // It is just starting or just ending.
             if start.elapsed() > Duration::from_secs(5) {
@@ -177,8 +181,8 @@ impl World {
         }
     }
 
-    /// Who holds a pid file: `None` nobody, `Some(None)` somebody whose pid is not in it yet.
-    fn holder(&self, path: &Path) -> Result<Option<Option<Pid>>, Failure> {
+    /// Who holds a pid file: `None` nobody, `Some(None)` somebody who has not written it yet.
+    fn holder(&self, path: &Path) -> Result<Option<Option<Holder>>, Failure> {
         let what = || path.display().to_string();
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let file = match rustix::fs::open(path, flags, Mode::empty()) {
@@ -190,7 +194,7 @@ impl World {
             Ok(()) => Ok(None),
             Err(Errno::WOULDBLOCK) => {
                 let text = std::io::read_to_string(std::fs::File::from(file)).doing(what)?;
-                Ok(Some(text.trim().parse().ok().and_then(Pid::from_raw)))
+                Ok(Some(Holder::parse(&text)))
             }
             Err(errno) => Err(errno).doing(what),
         }
@@ -227,11 +231,30 @@ fn domain_of_pid_file(file: &str) -> Option<String> {
         .then(|| name.to_owned())
 }
 
+/// What a pid file says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Holder {
+    pid: Pid,
+    in_guest: bool,
+}
+
+impl Holder {
+    fn parse(text: &str) -> Option<Self> {
+        let (pid, rest) = text.split_once('\n')?;
+        Some(Self {
+            pid: pid.parse().ok().and_then(Pid::from_raw)?,
+            in_guest: rest == paths::PID_FILE_OF_GUEST,
+        })
+    }
+}
+
 /// A daemon that runs, pinned: a later process of the same number is never taken for it.
 #[derive(Debug)]
 pub struct Running {
     /// Its process.
     pub pid: Pid,
+    /// It is the `vshmemd` of a Xen guest, whose back-end is in dom0.
+    pub in_guest: bool,
     process: OwnedFd,
 }
 
@@ -339,7 +362,10 @@ mod tests {
         rustix::fs::flock(&file, FlockOperation::LockExclusive).unwrap();
         let running = world.running("a").unwrap().expect("locked");
         assert_eq!(running.pid, rustix::process::getpid());
-        assert!(!running.wait_gone(Duration::ZERO).unwrap());
+        assert!(!running.in_guest && !running.wait_gone(Duration::ZERO).unwrap());
+        let text = format!("{}\n{}", std::process::id(), paths::PID_FILE_OF_GUEST);
+        std::fs::write(&path, text).unwrap();
+        assert!(world.running("a").unwrap().expect("locked").in_guest);
     }
 
     #[test]

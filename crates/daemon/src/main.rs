@@ -7,30 +7,46 @@ mod backend;
 mod config;
 mod front;
 mod server;
+mod throttle;
 
-use clap::{ArgGroup, Parser};
+use clap::{ArgGroup, CommandFactory, Parser};
 use server::DaemonError;
 use std::io::IsTerminal;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use vshmem_abi::paths::DEFAULT_DOMAIN;
+
+/// What domains are, and so how they come together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum PortKind {
+    /// Groups of processes on one kernel
+    Host,
+    /// Virtual machines of Xen
+    Xen,
+}
 
 /// The daemon of Vshmem. `vshmem run` starts it where it is needed.
 #[derive(Debug, Parser)]
-#[command(name = "vshmemd", version, group = ArgGroup::new("part").required(true))]
+#[command(name = "vshmemd", version, group = ArgGroup::new("part"))]
 struct Args {
     /// Be the back-end: the registrar of keys and ids and, on the host port, the stand-in for the
     /// hypervisor
     #[arg(long, group = "part")]
     backend: bool,
 
-    /// Be the front-end of this domain
+    /// Be the front-end of this domain of the host port; of the Xen port each guest is one, and
+    /// nothing is to be said
     #[arg(long, group = "part", value_name = "NAME", value_parser = domain_name)]
     domain: Option<String>,
 
     /// Read the configuration that daemons of the directory would, say what is wrong with it, and end
     #[arg(long, group = "part")]
     check_config: bool,
+
+    /// What domains are; on Xen the back-end runs in dom0 and a front-end in each guest
+    #[arg(long, value_enum, default_value_t = PortKind::Host)]
+    port: PortKind,
 
     /// Directory of sockets and pid files
     #[arg(long, env = vshmem_abi::paths::ENV_DIR, default_value_os_t = vshmem_abi::paths::default_dir())]
@@ -68,8 +84,27 @@ fn domain_name(name: &str) -> Result<String, &'static str> {
     }
 }
 
+impl Args {
+    /// Why these do not go together, if they do not.
+    fn objection(&self) -> Option<&'static str> {
+        match (self.port, self.backend, &self.domain) {
+            (PortKind::Host, false, None) if !self.check_config => {
+                Some("say --backend or --domain NAME, or in a Xen guest --port xen")
+            }
+            (PortKind::Xen, _, Some(_)) => {
+                Some("a domain of Xen has the name that xl gave it: leave --domain out")
+            }
+            _ => None,
+        }
+    }
+}
+
 fn main() -> ExitCode {
     let args = Args::parse();
+    if let Some(why) = args.objection() {
+        let kind = clap::error::ErrorKind::ArgumentConflict;
+        Args::command().error(kind, why).exit();
+    }
     let filter = tracing_subscriber::EnvFilter::try_from_env("VSHMEM_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     tracing_subscriber::fmt()
@@ -91,15 +126,9 @@ fn serve(args: Args) -> Result<(), DaemonError> {
     if args.check_config {
         return Ok(());
     }
-    match args.domain {
-        Some(domain) => front::run(&front::FrontArgs {
-            dir: args.dir,
-            domain,
-            ready_fd: args.ready_fd,
-            raised,
-            peer,
-        }),
-        None => backend::run(&backend::BackArgs {
+    if args.backend {
+        return backend::run(&backend::BackArgs {
+            port: args.port,
             dir: args.dir,
             ready_fd: args.ready_fd,
             limits: vshmem_gnt::Limits {
@@ -108,8 +137,16 @@ fn serve(args: Args) -> Result<(), DaemonError> {
             },
             separate_kernels: args.separate_kernels,
             raised,
-        }),
+        });
     }
+    front::run(&front::FrontArgs {
+        port: args.port,
+        dir: args.dir,
+        domain: args.domain.unwrap_or_else(|| DEFAULT_DOMAIN.to_owned()),
+        ready_fd: args.ready_fd,
+        raised,
+        peer,
+    })
 }
 
 #[cfg(test)]
@@ -118,7 +155,13 @@ mod tests {
 
     #[test]
     fn a_daemon_is_one_of_the_two_parts() {
-        assert!(Args::try_parse_from(["vshmemd"]).is_err());
+        let objects = |args: &[&str]| {
+            let args = Args::try_parse_from([&["vshmemd"], args].concat()).unwrap();
+            args.objection().is_some()
+        };
+        assert!(objects(&[]) && objects(&["--port", "host"]));
+        assert!(objects(&["--port", "xen", "--domain", "a"]));
+        assert!(!objects(&["--port", "xen"]) && !objects(&["--backend", "--port", "xen"]));
         assert!(Args::try_parse_from(["vshmemd", "--backend", "--domain", "a"]).is_err());
         assert!(Args::try_parse_from(["vshmemd", "--domain", "a/b"]).is_err());
         assert!(Args::try_parse_from(["vshmemd", "--backend", "--ready-fd", "1"]).is_err());

@@ -12,6 +12,7 @@ use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use vshmem_abi::paths;
 
 /// Why a daemon does not start, or ends other than by being told to. One line for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -132,6 +133,19 @@ impl PidFile {
     /// # Errors
     /// [`DaemonError::AlreadyRunning`] when another process has it locked.
     pub fn take(path: &Path) -> Result<Self, DaemonError> {
+        Self::take_as(path, "")
+    }
+
+    /// The same for the daemon of a Xen guest, which its second line says: it is enrolled at a back-end
+    /// elsewhere.
+    ///
+    /// # Errors
+    /// As [`Self::take`].
+    pub fn take_in_guest(path: &Path) -> Result<Self, DaemonError> {
+        Self::take_as(path, paths::PID_FILE_OF_GUEST)
+    }
+
+    fn take_as(path: &Path, second_line: &str) -> Result<Self, DaemonError> {
         let fail = || DaemonError::io(format!("pid file {}", path.display()));
         loop {
             let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
@@ -141,9 +155,9 @@ impl PidFile {
                 Err(Errno::WOULDBLOCK) => {
                     let pid = std::fs::read_to_string(path).unwrap_or_default();
                     return Err(DaemonError::AlreadyRunning {
-                        pid: match pid.trim() {
-                            "" => "not written yet".to_owned(),
-                            pid => pid.to_owned(),
+                        pid: match pid.lines().next() {
+                            None => "not written yet".to_owned(),
+                            Some(pid) => pid.to_owned(),
                         },
                         path: path.to_owned(),
                     });
@@ -159,7 +173,7 @@ impl PidFile {
                 Err(errno) => return Err(fail()(errno)),
             }
             rustix::fs::ftruncate(&file, 0).map_err(fail())?;
-            let text = format!("{}\n", std::process::id());
+            let text = format!("{}\n{second_line}", std::process::id());
             rustix::io::pwrite(&file, text.as_bytes(), 0).map_err(fail())?;
             return Ok(Self {
                 _file: file,
@@ -201,6 +215,15 @@ pub fn raise_descriptor_limit() {
     if let Err(errno) = rustix::process::setrlimit(Resource::Nofile, wanted) {
         tracing::warn!(%errno, "cannot raise the limit of open files; fewer segments will fit");
     }
+}
+
+/// A random number from the kernel.
+pub fn random() -> u64 {
+    let mut bytes = [0u8; 8];
+    // Requests of up to 256 bytes are never cut short, and after boot they never fail.
+    let got = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    assert_eq!(got, Ok(bytes.len()), "getrandom");
+    u64::from_ne_bytes(bytes)
 }
 
 /// Tells whoever started this daemon that it serves: one line to `fd`, which is closed.

@@ -2,13 +2,10 @@
 //! The links to the enrolled domains: answers go out, queries go out and are waited for, and
 //! requests that come while the back-end waits are kept for later.
 
+use super::carrier::Carrier;
 use rustix::io::Errno;
-use rustix::net::sockopt::{Timeout, set_socket_send_buffer_size, set_socket_timeout};
-use rustix::net::{RecvFlags, SendFlags};
 use std::collections::{HashMap, VecDeque};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
-use vshmem_abi::channel::{recv, send};
 use vshmem_abi::link::{LinkMsg, LinkOp};
 use vshmem_abi::{ABI_VERSION, Domid};
 use vshmem_registry::{NoAnswer, Peers};
@@ -21,23 +18,33 @@ pub const PATIENCE: Duration = Duration::from_secs(2);
 /// given the last one up.
 const MAX_QUEUED: usize = 16;
 
-/// Bytes of messages to a domain that may wait to be read, as the kernel counts them.
-const SEND_BUFFER: usize = 1 << 20;
+/// How far a domain has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It was enrolled at an earlier back-end and has not found this one yet.
+    Away,
+    /// It has, and asks for all that it knows; until it is through with that it hears of changes and
+    /// is not asked.
+    Resuming,
+    /// It is enrolled and can be asked.
+    Enrolled,
+}
 
-/// An enrolled domain.
+/// A domain that is enrolled, here or at an earlier back-end.
 #[derive(Debug)]
 struct Link {
-    socket: OwnedFd,
     name: String,
-    pid: i32,
+    /// Its daemon, where it is a process of this kernel.
+    pid: Option<i32>,
+    standing: Standing,
     /// It did not answer, and has sent nothing since: it is told of changes but not waited for.
     silent: bool,
     queued: usize,
 }
 
 /// The links by domain, and what has come up while they were used.
-#[derive(Debug)]
-pub struct Links {
+pub struct Links<C> {
+    carrier: C,
     links: HashMap<Domid, Link>,
     patience: Duration,
     seq: u32,
@@ -61,10 +68,11 @@ pub enum Todo {
     Request(Domid, LinkMsg),
 }
 
-impl Links {
+impl<C: Carrier> Links<C> {
     /// No links yet; queries will be waited for as long as `patience`.
-    pub fn new(patience: Duration) -> Self {
+    pub fn new(carrier: C, patience: Duration) -> Self {
         Self {
+            carrier,
             links: HashMap::new(),
             patience,
             seq: 0,
@@ -74,61 +82,70 @@ impl Links {
         }
     }
 
-    /// A domain is enrolled.
-    ///
-    /// # Errors
-    /// When `socket` is none.
-    pub fn add(
-        &mut self,
-        domid: Domid,
-        name: &str,
-        pid: i32,
-        socket: OwnedFd,
-    ) -> Result<(), Errno> {
-        // So that a query's answer is waited for in the same call that receives it.
-        let mode = rustix::fs::fcntl_getfl(&socket)?;
-        rustix::fs::fcntl_setfl(&socket, mode - rustix::fs::OFlags::NONBLOCK)?;
-        set_socket_timeout(&socket, Timeout::Recv, Some(self.patience))?;
-        // Room for the changes that a stopped domain has to hear of; the kernel gives what it
-        // may, and less will do.
-        let _ = set_socket_send_buffer_size(&socket, SEND_BUFFER);
+    /// What carries the messages.
+    pub fn carrier(&self) -> &C {
+        &self.carrier
+    }
+
+    /// The same, to change.
+    pub fn carrier_mut(&mut self) -> &mut C {
+        &mut self.carrier
+    }
+
+    /// How long a domain may take to answer a query.
+    pub fn patience(&self) -> Duration {
+        self.patience
+    }
+
+    /// A domain is enrolled, or has come that far; what it wanted before is forgotten.
+    pub fn add(&mut self, domid: Domid, name: &str, pid: Option<i32>, standing: Standing) {
+        self.drop_pending(domid);
         let link = Link {
-            socket,
             name: name.to_owned(),
             pid,
+            standing,
             silent: false,
             queued: 0,
         };
         self.links.insert(domid, link);
-        Ok(())
+    }
+
+    /// How far a domain has come; `None` when it is not enrolled.
+    pub fn standing(&self, domid: Domid) -> Option<Standing> {
+        self.links.get(&domid).map(|link| link.standing)
+    }
+
+    /// A domain has asked for all that it knows.
+    pub fn resumed(&mut self, domid: Domid) {
+        if let Some(link) = self.links.get_mut(&domid) {
+            link.standing = Standing::Enrolled;
+        }
     }
 
     /// Forgets a domain and what it still wanted. Returns its name and the pid of its daemon.
-    pub fn remove(&mut self, domid: Domid) -> Option<(String, i32)> {
+    pub fn remove(&mut self, domid: Domid) -> Option<(String, Option<i32>)> {
+        self.drop_pending(domid);
         let link = self.links.remove(&domid)?;
-        self.requests.retain(|(d, _)| *d != domid);
         Some((link.name, link.pid))
     }
 
-    /// The socket of a domain.
-    pub fn socket(&self, domid: Domid) -> Option<BorrowedFd<'_>> {
-        self.links.get(&domid).map(|link| link.socket.as_fd())
+    fn drop_pending(&mut self, domid: Domid) {
+        self.requests.retain(|(d, _)| *d != domid);
+        self.ended.retain(|(d, _)| *d != domid);
+        self.spoke.retain(|d| *d != domid);
     }
 
     /// Sends a domain its answer.
     pub fn answer(&mut self, domid: Domid, answer: &LinkMsg) {
-        let Some(socket) = self.socket(domid) else {
-            return;
-        };
-        if let Err(errno) = send(socket, answer, &[], None, SendFlags::DONTWAIT) {
+        if let Err(errno) = self.carrier.send(domid, answer) {
             self.ended.push((domid, errno));
         }
     }
 
-    /// Takes the one message of a domain that epoll told of: a request is kept for
+    /// Takes one message of a domain of which there seems to be one: a request is kept for
     /// [`Links::todo`].
     pub fn receive(&mut self, domid: Domid) {
-        match self.next_message(domid, RecvFlags::DONTWAIT) {
+        match self.next_message(domid, None) {
             Ok(message) if is_query(&message) => {
                 tracing::debug!(domid, op = message.op, "an answer that nobody waits for");
             }
@@ -165,9 +182,9 @@ impl Links {
     }
 
     /// The next message of a domain, which thereby is not silent any more.
-    fn next_message(&mut self, domid: Domid, flags: RecvFlags) -> Result<LinkMsg, Errno> {
+    fn next_message(&mut self, domid: Domid, until: Option<Instant>) -> Result<LinkMsg, Errno> {
         let link = self.links.get_mut(&domid).ok_or(Errno::CONNRESET)?;
-        let (message, _) = recv::<LinkMsg>(link.socket.as_fd(), flags)?;
+        let message = self.carrier.receive(domid, until)?;
         if message.version != ABI_VERSION {
             return Err(Errno::PROTO);
         }
@@ -182,7 +199,7 @@ impl Links {
     fn await_answer(&mut self, domid: Domid, query: &LinkMsg) -> Result<LinkMsg, NoAnswer> {
         let deadline = Instant::now() + self.patience;
         loop {
-            match self.next_message(domid, RecvFlags::empty()) {
+            match self.next_message(domid, Some(deadline)) {
                 Ok(message) if message.op == query.op && message.seq == query.seq => {
                     return Ok(message);
                 }
@@ -194,9 +211,6 @@ impl Links {
                     self.ended.push((domid, errno));
                     return Err(NoAnswer::Gone);
                 }
-            }
-            if Instant::now() >= deadline {
-                break;
             }
         }
         if let Some(link) = self.links.get_mut(&domid) {
@@ -213,7 +227,7 @@ impl Links {
     }
 }
 
-impl Peers for Links {
+impl<C: Carrier> Peers for Links<C> {
     fn query(&mut self, domid: Domid, query: &LinkMsg) -> Result<LinkMsg, NoAnswer> {
         self.seq = self.seq.wrapping_add(1);
         let query = LinkMsg {
@@ -227,16 +241,16 @@ impl Peers for Links {
         let is_change = [LinkOp::Update, LinkOp::Departed]
             .map(|op| op as u32)
             .contains(&query.op);
-        if link.silent && !is_change {
+        let is_asked = link.standing == Standing::Enrolled && !link.silent;
+        if link.standing == Standing::Away || !is_asked && !is_change {
             return Err(NoAnswer::Silent);
         }
-        let socket = link.socket.as_fd();
         // One that has not read for so long that it would miss a change cannot go on.
-        if let Err(errno) = send(socket, &query, &[], None, SendFlags::DONTWAIT) {
+        if let Err(errno) = self.carrier.send(domid, &query) {
             self.ended.push((domid, errno));
             return Err(NoAnswer::Gone);
         }
-        if link.silent {
+        if !is_asked {
             return Err(NoAnswer::Silent);
         }
         self.await_answer(domid, &query)

@@ -6,49 +6,36 @@
 //! other domains, all others wait. That order is what makes a key have one winner. A domain that
 //! does not answer is waited for once and not again until it speaks; one that sends nonsense
 //! loses its link, which is its end as a domain, and no other notices.
+//!
+//! What is the same on all ports is here and in [`links`]. How domains come, and what carries their
+//! messages, is in [`host`] and [`sockets`], and in [`xen`] and [`mailboxes`].
 
+mod carrier;
+mod host;
 mod links;
-#[cfg(test)]
-mod tests;
+mod mailboxes;
+mod sockets;
+mod xen;
 
-use crate::server::{self, DaemonError, Epoll, Listener, PidFile};
-use links::{Links, PATIENCE, Todo};
-use rustix::event::epoll::EventFlags;
-use rustix::event::{PollFd, PollFlags, Timespec};
+use crate::PortKind;
+use crate::server::{self, DaemonError, PidFile};
+use carrier::Carrier;
+use links::{Links, Todo};
 use rustix::io::Errno;
-use rustix::net::sockopt::socket_peercred;
-use rustix::net::{RecvFlags, SendFlags, UCred};
-use std::collections::BTreeMap;
-use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::fd::RawFd;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
-use vshmem_abi::channel::{recv, send};
+use std::time::Duration;
 use vshmem_abi::limits::MsgLimits;
-use vshmem_abi::link::{LinkMsg, LinkOp, SEPARATE_KERNELS};
-use vshmem_abi::{ABI_VERSION, Domid, paths};
+use vshmem_abi::link::LinkOp;
+use vshmem_abi::{Domid, paths};
 use vshmem_gnt::Limits;
-use vshmem_gnt::host::hub::{self, HubHandle};
-use vshmem_registry::{EnrolError, Registrar, System};
-
-// Tokens of epoll. Those of enrolled domains are their numbers; connections that have not said
-// yet who they are count on from `FIRST_NEWCOMER`.
-const SIGNALS: u64 = u64::MAX;
-const LISTENER: u64 = u64::MAX - 1;
-const FIRST_NEWCOMER: u64 = 1 << 32;
-
-/// Connections that have not said who they are; the oldest makes room for one more.
-const MAX_NEWCOMERS: usize = 64;
-
-/// How long no connections are taken when there was no descriptor for one.
-const PAUSE: Duration = Duration::from_millis(100);
-
-/// How long to wait for the end of a domain whose name is claimed by another: its daemon's pid
-/// file is free a moment before its link closes.
-const SUCCESSION: Duration = Duration::from_millis(200);
+use vshmem_registry::{Keeper, NoKeeper, Registrar, System};
 
 /// What the command line says to a back-end.
 #[derive(Debug)]
 pub struct BackArgs {
+    /// What the domains are.
+    pub port: PortKind,
     /// Directory of sockets and pid files.
     pub dir: PathBuf,
     /// Where to write the ready line.
@@ -70,91 +57,23 @@ pub fn run(args: &BackArgs) -> Result<(), DaemonError> {
     let signals = server::signal_fd()?;
     let _pid = PidFile::take(&paths::pid_file(&args.dir, "backend"))?;
     server::raise_descriptor_limit();
-    let hub = hub::serve(args.limits).map_err(DaemonError::io("cannot start the hub"))?;
-    let listener = Listener::bind(&paths::backend_socket(&args.dir), 0o600)?;
-    let fail = || DaemonError::io("epoll");
-    let mut backend = Backend::new(listener, signals, hub, PATIENCE, args.raised).map_err(fail())?;
-    backend.separate_kernels = args.separate_kernels;
-    backend.grants_limit = args.limits.grants;
-    tracing::info!(dir = %args.dir.display(), limits = ?args.limits, "serving");
-    server::ready(args.ready_fd);
-    backend.serve().map_err(fail())
-}
-
-/// A connection that has not said who it is.
-struct Newcomer {
-    socket: OwnedFd,
-    creds: UCred,
-}
-
-/// The running back-end.
-struct Backend {
-    epoll: Epoll,
-    listener: Listener,
-    /// Kept open for as long as it is watched.
-    _signals: OwnedFd,
-    hub: HubHandle,
-    registrar: Registrar<System>,
-    links: Links,
-    /// What domains are told when they are enrolled.
-    separate_kernels: bool,
-    grants_limit: u64,
-    /// By token, so the oldest first.
-    newcomers: BTreeMap<u64, Newcomer>,
-    next_token: u64,
-    /// No connections are taken before.
-    resume: Option<Instant>,
-    /// There was no descriptor for the last one who came, and the log says so.
-    starved: bool,
-}
-
-impl Backend {
-    fn new(
-        listener: Listener,
-        signals: OwnedFd,
-        hub: HubHandle,
-        patience: Duration,
-        raised: MsgLimits,
-    ) -> Result<Self, Errno> {
-        let epoll = Epoll::new()?;
-        epoll.add(&signals, SIGNALS, EventFlags::IN)?;
-        epoll.add(&listener, LISTENER, EventFlags::IN)?;
-        Ok(Self {
-            epoll,
-            listener,
-            _signals: signals,
-            hub,
-            registrar: Registrar::new(System::new(raised)),
-            links: Links::new(patience),
-            separate_kernels: false,
-            grants_limit: 0,
-            newcomers: BTreeMap::new(),
-            next_token: FIRST_NEWCOMER,
-            resume: None,
-            starved: false,
-        })
+    match args.port {
+        PortKind::Host => host::run(args, signals),
+        PortKind::Xen => xen::run(args, signals),
     }
+}
 
-    fn serve(mut self) -> Result<(), Errno> {
-        let mut tokens = Vec::new();
-        loop {
-            tokens.clear();
-            let timeout = self.resume.map(|_| PAUSE);
-            tokens.extend(self.epoll.wait(timeout)?.map(|(token, _)| token));
-            for &token in &tokens {
-                match token {
-                    SIGNALS => return Ok(()),
-                    LISTENER => self.accept(),
-                    newcomer if newcomer >= FIRST_NEWCOMER => self.greet(newcomer),
-                    // Tokens below are numbers of domains.
-                    domid => self.links.receive(domid as Domid),
-                }
-                self.work();
-            }
-            if self.resume.is_some_and(|at| Instant::now() >= at) {
-                self.resume = None;
-                self.epoll.add(&self.listener, LISTENER, EventFlags::IN)?;
-            }
+/// What a back-end is on any port: the registrar, and the links over which domains ask it.
+struct Core<C, K = NoKeeper> {
+    registrar: Registrar<System, K>,
+    links: Links<C>,
+}
+
+impl<C: Carrier, K: Keeper> Core<C, K> {
+    fn new(registrar: Registrar<System, K>, carrier: C, patience: Duration) -> Self {
+        Self {
+            registrar,
+            links: Links::new(carrier, patience),
         }
     }
 
@@ -165,12 +84,28 @@ impl Backend {
                 Todo::Ended(domid, errno) => self.bury(domid, errno),
                 Todo::Spoke(domid) => self.registrar.domain_spoke(domid, &mut self.links),
                 Todo::Request(domid, request) => {
-                    let answer = self.registrar.handle(domid, &request, &mut self.links);
+                    let answer = if request.op == LinkOp::Resumed as u32 {
+                        self.resumed(domid);
+                        request.answer()
+                    } else {
+                        self.registrar.handle(domid, &request, &mut self.links)
+                    };
                     tracing::trace!(domid, op = request.op, errno = answer.errno, "request");
                     self.links.answer(domid, &answer);
                 }
             }
         }
+    }
+
+    /// A domain has asked for all that it knows.
+    fn resumed(&mut self, domid: Domid) {
+        self.links.resumed(domid);
+        self.registrar.domain_resumed(domid, &mut self.links);
+    }
+
+    /// Forgets what nobody can have attached, when all that an earlier back-end left is known.
+    fn settle_restored(&mut self) {
+        self.registrar.settle_restored(&mut self.links);
     }
 
     /// A domain is gone.
@@ -195,177 +130,13 @@ impl Backend {
             ),
             _ => tracing::error!(domid, name, pid, %errno, "the link to the domain broke"),
         }
-        self.hub.remove_domain(domid);
+        self.forget(domid);
+    }
+
+    /// A domain is gone, or did not get as far as to be linked.
+    fn forget(&mut self, domid: Domid) {
+        self.links.carrier_mut().close(domid);
         self.registrar.domain_died(domid, &mut self.links);
-    }
-
-    // Newcomers.
-
-    fn accept(&mut self) {
-        loop {
-            match self.listener.accept() {
-                Ok(Some(socket)) => {
-                    self.starved = false;
-                    self.admit(socket);
-                }
-                Ok(None) => return,
-                Err(errno) => {
-                    // One that says nothing gives way to one that may have something to say.
-                    if self.newcomers.pop_first().is_none() {
-                        // Once, not at each attempt for as long as it lasts.
-                        if !self.starved {
-                            tracing::error!(
-                                %errno,
-                                "cannot take a connection; raise the limit of open files \
-                                 (ulimit -n)"
-                            );
-                        }
-                        self.starved = true;
-                        if self.epoll.remove(&self.listener).is_ok() {
-                            self.resume = Some(Instant::now() + PAUSE);
-                        }
-                        return;
-                    }
-                }
-            }
-        }
-    }
-
-    fn admit(&mut self, socket: OwnedFd) {
-        let Ok(creds) = socket_peercred(&socket) else {
-            return;
-        };
-        if !creds.uid.is_root() && creds.uid != rustix::process::geteuid() {
-            tracing::warn!(
-                pid = creds.pid.as_raw_pid(),
-                uid = creds.uid.as_raw(),
-                "a process of another user wants to be a domain and is refused; start its vshmemd \
-                 as this user or as root"
-            );
-            return;
-        }
-        let token = self.next_token;
-        if let Err(errno) = self.epoll.add(&socket, token, EventFlags::IN) {
-            tracing::error!(%errno, "cannot watch a connection");
-            return;
-        }
-        self.next_token += 1;
-        self.newcomers.insert(token, Newcomer { socket, creds });
-        if self.newcomers.len() > MAX_NEWCOMERS
-            && let Some((_, oldest)) = self.newcomers.pop_first()
-        {
-            tracing::warn!(
-                pid = oldest.creds.pid.as_raw_pid(),
-                "a connection that never said which domain it is makes room for another"
-            );
-        }
-    }
-
-    /// A newcomer says something: it is enrolled, or refused and closed.
-    fn greet(&mut self, token: u64) {
-        // One that made room since epoll told of it is there no more.
-        let Some(Newcomer { socket, creds }) = self.newcomers.remove(&token) else {
-            return;
-        };
-        let pid = creds.pid.as_raw_pid();
-        let (request, why) = match recv::<LinkMsg>(socket.as_fd(), RecvFlags::DONTWAIT) {
-            Ok((m, _)) if m.version == ABI_VERSION && m.op == LinkOp::Enrol as u32 => (m, None),
-            Ok((message, _)) => (message, Some(Errno::PROTO)),
-            Err(Errno::AGAIN) => {
-                self.newcomers.insert(token, Newcomer { socket, creds });
-                return;
-            }
-            Err(Errno::CONNRESET) => return,
-            Err(errno) => (LinkMsg::new(LinkOp::Enrol), Some(errno)),
-        };
-        let refusal = match why {
-            Some(_) => {
-                tracing::warn!(
-                    pid,
-                    "refused a connection that does not enrol as a vshmemd of this version does; \
-                     use the vshmemd that this back-end is of"
-                );
-                Err(Errno::PROTO)
-            }
-            None => self.enrol(&request, pid),
-        };
-        let (domid, name, theirs) = match refusal {
-            Ok(enrolled) => enrolled,
-            Err(errno) => {
-                let refusal = request.refuse(errno.raw_os_error());
-                // Who does not take its refusal is refused all the same.
-                let _ = send(socket.as_fd(), &refusal, &[], None, SendFlags::DONTWAIT);
-                return;
-            }
-        };
-        let flags = if self.separate_kernels {
-            SEPARATE_KERNELS
-        } else {
-            0
-        };
-        let mut answer = LinkMsg {
-            domid,
-            flags,
-            ..request.answer()
-        };
-        answer.totals.used = self.grants_limit;
-        let welcome = || -> Result<(), Errno> {
-            self.epoll.remove(&socket)?;
-            self.epoll.add(&socket, u64::from(domid), EventFlags::IN)?;
-            let flags = SendFlags::DONTWAIT;
-            send(socket.as_fd(), &answer, &[theirs.as_fd()], None, flags)?;
-            self.links.add(domid, &name, pid, socket)
-        };
-        match welcome() {
-            Ok(()) => tracing::info!(domid, name, pid, "domain enrolled"),
-            Err(errno) => {
-                tracing::warn!(domid, name, pid, %errno, "a domain left before it was enrolled");
-                self.hub.remove_domain(domid);
-                self.registrar.domain_died(domid, &mut self.links);
-            }
-        }
-    }
-
-    /// Gives a newcomer its number and its connection to the hub.
-    fn enrol(&mut self, request: &LinkMsg, pid: i32) -> Result<(Domid, String, OwnedFd), Errno> {
-        let name = request.name.split(|b| *b == 0).next().unwrap_or_default();
-        let name = String::from_utf8_lossy(name).into_owned();
-        let enrolled = match self.registrar.enrol(&name) {
-            Err(EnrolError::Taken(other)) if self.has_ended(other) => {
-                self.bury(other, Errno::CONNRESET);
-                self.registrar.enrol(&name)
-            }
-            other => other,
-        };
-        let domid = enrolled.map_err(|error| {
-            tracing::warn!(pid, name, %error, "a domain is refused");
-            error.errno()
-        })?;
-        match self.hub.add_domain(domid) {
-            Ok(theirs) => Ok((domid, name, theirs)),
-            Err(error) => {
-                tracing::error!(
-                    pid, name, %error,
-                    "a domain is refused: no connection to the hub for it; raise the limit of \
-                     open files (ulimit -n)"
-                );
-                self.registrar.domain_died(domid, &mut self.links);
-                Err(Errno::MFILE)
-            }
-        }
-    }
-
-    /// Whether a domain's daemon has closed its link, or does so in a moment.
-    fn has_ended(&self, domid: Domid) -> bool {
-        let Some(socket) = self.links.socket(domid) else {
-            return true;
-        };
-        let patience = Timespec {
-            tv_sec: 0,
-            tv_nsec: SUCCESSION.subsec_nanos().into(),
-        };
-        // HUP is reported without being asked for.
-        let mut fds = [PollFd::from_borrowed_fd(socket, PollFlags::empty())];
-        matches!(rustix::event::poll(&mut fds, Some(&patience)), Ok(1))
+        self.links.carrier_mut().buried(domid);
     }
 }

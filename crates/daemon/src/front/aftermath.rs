@@ -223,6 +223,7 @@ impl Domain {
 
     /// Another domain, which had the region of our set or queue `id`, is gone in this epoch.
     pub fn departed(&mut self, id: i32, domid: Domid, epoch: u8) {
+        self.partners.forget(id, domid, epoch);
         self.bells.give_up_with(domid);
         self.pending.push(Pending::Departed(id, domid, epoch, None));
         self.do_pending();

@@ -5,8 +5,8 @@
 //! again. The witness of its life is its page ([`PageMaster::still_mapped`]); connection and
 //! pidfd only tell when to look.
 
-use super::creation::random;
 use super::maps::{self, FileId};
+use crate::server::random;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::SealFlags;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};

@@ -4,6 +4,7 @@
 
 use super::creds::Caller;
 use super::shared::Inside;
+use crate::server::random;
 use rustix::io::Errno;
 use vshmem_abi::ids::ROUTED_BIT;
 use vshmem_abi::limits::{MsgLimits, MsgSettings, SHMMIN, SemLimits, Setting, ShmLimits};
@@ -305,15 +306,6 @@ impl Candidates {
             }
         }
     }
-}
-
-/// A random number from the kernel.
-pub fn random() -> u64 {
-    let mut bytes = [0u8; 8];
-    // Requests of up to 256 bytes are never cut short, and after boot they never fail.
-    let got = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
-    assert_eq!(got, Ok(bytes.len()), "getrandom");
-    u64::from_ne_bytes(bytes)
 }
 
 /// Whether this kernel has a System V construct of its own with this id.

@@ -11,11 +11,12 @@ use super::ended::Ends;
 use super::link::Attend;
 use super::maps::{self, FileId};
 use super::peers::Peers;
+use super::resuming::Partners;
 use super::shared::Shared;
 use super::undoers::Undoers;
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 use vshmem_abi::Kind;
 use vshmem_abi::ids::{Domid, IPC_PRIVATE};
@@ -46,7 +47,9 @@ pub struct Domain {
     /// Grants and maps.
     pub port: AnyPort,
     /// Whom memory is made for.
-    peers: Peers,
+    pub peers: Peers,
+    /// The other domains that have had a region of this one.
+    pub partners: Partners,
     /// Constructs of which the last attachment here has gone while they were being removed, so
     /// that the back-end has to be told.
     pub vacated: Vec<i32>,
@@ -94,6 +97,7 @@ impl Domain {
             rules: Rules::open(raised, port.memory()),
             port,
             peers,
+            partners: Partners::default(),
             vacated: Vec::new(),
             orphaned: Vec::new(),
             unwanted: Vec::new(),
@@ -230,6 +234,7 @@ impl Domain {
             }
             _ => {
                 answer.gref = self.grant(id, domid)?.0;
+                self.partners.note(id, domid, epoch);
                 let known = self.constructs.get(id).ok_or(Errno::INVAL)?;
                 if known.needs_bells() {
                     let offered = self.bells.offer(domid, epoch, &mut self.port);
@@ -252,7 +257,7 @@ impl Domain {
 
     /// Takes over what a query says of a construct that the domain knows; returns how it is used
     /// here, counted after the new state was published.
-    fn changed(&mut self, meta: &Meta) -> Usage {
+    pub(super) fn changed(&mut self, meta: &Meta) -> Usage {
         if meta.state == State::Free as u32 {
             let usage = self.usage(meta.id, None);
             self.forget(meta.id);
@@ -517,6 +522,18 @@ impl Attend for Domain {
         if made && (meta.key == IPC_PRIVATE || !self.adopt(meta)) {
             self.unwanted.push(meta.id);
         }
+    }
+
+    fn questions(&self) -> Vec<LinkMsg> {
+        self.questions()
+    }
+
+    fn told(&mut self, question: &LinkMsg, answer: Result<&LinkMsg, Errno>) {
+        self.told(question, answer);
+    }
+
+    fn ready(&mut self, ready: BTreeMap<Domid, String>) {
+        self.peers.are_ready(ready);
     }
 }
 

@@ -18,40 +18,40 @@ mod creds;
 mod domain;
 mod ended;
 mod kinds;
-mod link;
+pub mod link;
 mod maps;
 mod peers;
 mod report;
 mod requests;
+mod resuming;
 mod serving;
 mod shared;
-mod throttle;
+mod start;
 mod undoers;
 
+use crate::PortKind;
 use crate::server::{self, DaemonError, Listener, PidFile};
 use clients::Run;
 use domain::Domain;
-use link::{Attend, Link};
 pub use peers::Peer;
 use peers::Peers;
 use report::Identity;
 use requests::Service;
-use rustix::io::Errno;
 use serving::Front;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 use vshmem_abi::limits::MsgLimits;
-use vshmem_abi::link::{LinkMsg, LinkOp, SEPARATE_KERNELS};
 use vshmem_abi::paths;
-use vshmem_gnt::host::HostPort;
-use vshmem_gnt::{AnyPort, Port};
+use vshmem_gnt::Port;
 
 /// What the command line says to a front-end.
 #[derive(Debug)]
 pub struct FrontArgs {
+    /// What domains are.
+    pub port: PortKind,
     /// Directory of sockets and pid files.
     pub dir: PathBuf,
-    /// The domain to serve.
+    /// The domain to serve, as its clients call it.
     pub domain: String,
     /// Where to write the ready line.
     pub ready_fd: Option<RawFd>,
@@ -68,32 +68,38 @@ pub struct FrontArgs {
 /// does not take the domain; later, when epoll itself fails.
 pub fn run(args: &FrontArgs) -> Result<(), DaemonError> {
     let signals = server::signal_fd()?;
-    let _pid = PidFile::take(&paths::pid_file(&args.dir, &args.domain))?;
+    let pid_file = paths::pid_file(&args.dir, &args.domain);
+    let _pid = match args.port {
+        PortKind::Host => PidFile::take(&pid_file)?,
+        PortKind::Xen => PidFile::take_in_guest(&pid_file)?,
+    };
     server::raise_descriptor_limit();
     set_memory_aside();
-    let mut link = Link::connect(&args.dir).map_err(DaemonError::io(format!(
-        "cannot connect to the back-end at {} (start one with: vshmemd --backend --dir {})",
-        paths::backend_socket(&args.dir).display(),
-        args.dir.display()
-    )))?;
     let generation = Run::draw_generation();
-    let (port, epoch, grants_limit) = enrol(&mut link, &args.domain, generation)?;
-    let domid = port.domid();
-    let port = AnyPort::from(port);
-    let peers = Peers::of(&port, args.peer.clone());
-    let peers = peers.map_err(|error| DaemonError::Refused(error.to_string()))?;
-    let domain = Domain::new(port, peers, Run { generation, epoch }, args.raised);
+    let enrolled = match args.port {
+        PortKind::Host => start::on_host(&args.dir, &args.domain, generation)?,
+        PortKind::Xen => match start::on_xen(generation, &signals)? {
+            Some(enrolled) => enrolled,
+            // Told to stop before there was a back-end.
+            None => return Ok(()),
+        },
+    };
+    let (domid, run) = (enrolled.port.domid(), enrolled.run);
+    let peers = Peers::new(args.peer.clone());
+    let domain = Domain::new(enrolled.port, peers, run, args.raised);
     let domain = domain.map_err(DaemonError::io("cannot make the directory"))?;
     let listener = Listener::bind(&paths::domain_socket(&args.dir, &args.domain), 0o666)?;
-    let service = Service::new(domain, link);
+    let mut service = Service::new(domain, enrolled.link);
+    service.answer_back_end();
     let identity = Identity {
-        name: args.domain.clone(),
+        name: enrolled.name.clone(),
         since: domain::seconds(),
-        grants_limit,
+        grants_limit: enrolled.grants_limit,
     };
     let front =
         Front::new(listener, signals, service, identity).map_err(DaemonError::io("epoll"))?;
-    tracing::info!(domain = args.domain, domid, generation, "serving");
+    let epoch = run.epoch;
+    tracing::info!(domain = enrolled.name, domid, generation, epoch, "serving");
     server::ready(args.ready_fd);
     front.serve().map_err(DaemonError::io("epoll"))
 }
@@ -110,50 +116,4 @@ fn set_memory_aside() {
     }
     // Too large for what the heap has now, so it grows, and by so much more.
     drop(std::hint::black_box(Vec::<u8>::with_capacity(1 << 20)));
-}
-
-/// A domain that is not enrolled yet, and knows nothing.
-struct Nobody;
-
-impl Attend for Nobody {
-    fn query(&mut self, query: &LinkMsg) -> LinkMsg {
-        query.refuse(libc::ENOSYS)
-    }
-
-    fn late(&mut self, _: &LinkMsg) {}
-}
-
-/// Makes the domain known to the back-end; returns its port, its epoch, and how many pages it may grant.
-fn enrol(
-    link: &mut Link,
-    domain: &str,
-    generation: u64,
-) -> Result<(HostPort, u8, u64), DaemonError> {
-    let mut request = LinkMsg {
-        generation,
-        ..LinkMsg::new(LinkOp::Enrol)
-    };
-    for (place, byte) in request.name.iter_mut().zip(domain.bytes()) {
-        *place = byte;
-    }
-    let refused = |why: &str| {
-        DaemonError::Refused(format!(
-            "the back-end does not take domain '{domain}': {why}"
-        ))
-    };
-    match link.call(&request, &mut Nobody) {
-        Ok((answer, [Some(hub), ..])) => {
-            let port = HostPort::new(answer.domid, hub);
-            let port = port.map_err(DaemonError::io("connection to the hub"))?;
-            let port = match answer.flags & SEPARATE_KERNELS {
-                0 => port,
-                _ => port.with_separate_kernels(),
-            };
-            Ok((port, answer.epoch as u8, answer.totals.used))
-        }
-        Ok(_) => Err(refused("no connection to the hub came with its answer")),
-        Err(Errno::EXIST) => Err(refused("a domain of that name is enrolled already")),
-        Err(Errno::NODEV) => Err(refused("it does not answer, or is of another version")),
-        Err(errno) => Err(refused(&errno.to_string())),
-    }
 }

@@ -133,6 +133,10 @@ impl Service {
 
     /// Does what could wait until the client had its answer.
     pub fn settle(&mut self) {
+        // What the link has taken in without being told to look.
+        if self.link.holds_more() {
+            self.answer_back_end();
+        }
         self.tell_vacated();
         while let Some(id) = self.domain.unwanted.pop() {
             let meta = Meta {

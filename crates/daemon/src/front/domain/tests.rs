@@ -56,7 +56,7 @@ impl World {
         let port = HostPort::new(1, hub.add_domain(1).unwrap()).unwrap();
         let other = hub.add_domain(OTHER_DOMAIN).unwrap();
         let port = AnyPort::from(port);
-        let peers = Peers::of(&port, None).unwrap();
+        let peers = Peers::default();
         let mut domain = Domain::new(port, peers, RUN, MsgLimits::default()).unwrap();
         let region = domain.port.create(8192, RegionOptions::default()).unwrap();
         domain.constructs.learn(&meta(State::Live)).unwrap();

@@ -10,7 +10,7 @@ use vshmem_abi::Kind;
 use vshmem_abi::ids::ROUTED_BIT;
 use vshmem_abi::wire::{Meta, State};
 use vshmem_gnt::host::HostPort;
-use vshmem_gnt::{GrantRef, Port, Region, RegionOptions};
+use vshmem_gnt::{GrantRef, Limits, Port, Region, RegionOptions};
 
 const KEY: i32 = 0x5601;
 
