@@ -3,8 +3,10 @@
 //! built binaries are.
 
 pub mod actor;
+pub mod audit;
 pub mod conform;
 pub mod guests;
+pub mod kernels;
 pub mod program;
 mod world;
 

@@ -2,7 +2,7 @@
 //! The directed test programs of `tests/c`: run natively, where the kernel judges the program,
 //! and then routed, where the program judges Vshmem.
 
-use crate::{World, cc, wait_until};
+use crate::{World, cc, kernels, wait_until};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use std::fs::File;
@@ -102,13 +102,16 @@ pub fn in_own_namespace(command: &Command) -> Command {
     own
 }
 
-/// Runs a scenario with the kernel's own calls; returns the program and its arguments, for more runs.
+/// Runs a scenario with the kernel's own calls, if that is not done elsewhere; returns the program and its
+/// arguments, for more runs.
 fn kept_natively<'a>(program: &str, scenario: &'a str) -> (PathBuf, Vec<&'a str>) {
     let program = cc(program);
     let args: Vec<_> = scenario.split(' ').collect();
-    let mut command = native(&program);
-    command.args(&args);
-    succeed_silently(command);
+    if !kernels::are_separate() {
+        let mut command = native(&program);
+        command.args(&args);
+        succeed_silently(command);
+    }
     (program, args)
 }
 

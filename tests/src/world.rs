@@ -2,7 +2,7 @@
 //! A world: a back-end and domains, in which a test runs its programs.
 
 use crate::guests::{ENV_GUESTS, host_of};
-use crate::{bin, cc, succeed, wait_until};
+use crate::{bin, cc, kernels, succeed, wait_until};
 use nix::sys::signal::Signal;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -101,6 +101,9 @@ impl World {
                 command
             }
         };
+        if kernels::are_separate() {
+            command.env(kernels::ENV, "1");
+        }
         command.args(args);
         command
     }

@@ -5,6 +5,7 @@ use libc::IPC_NOWAIT;
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use vshmem_tests::actor::Actor;
+use vshmem_tests::kernels::share;
 use vshmem_tests::{World, wait_until};
 
 fn receive(id: i64) -> String {
@@ -65,7 +66,7 @@ fn a_stopped_daemon_does_not_keep_processes_from_a_queue() {
     for name in ["a", "b", "backend"] {
         world.kill(name, Signal::SIGSTOP);
     }
-    for _ in 0..20 {
+    for _ in 0..share(20) {
         serve(&mut a, &mut other, id);
         // Nobody can ring the bell of another domain: who sleeps there looks by itself.
         other.ok(&format!("send {id} 1 100 1 0"));

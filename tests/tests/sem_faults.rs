@@ -5,6 +5,7 @@ use libc::{GETNCNT, GETVAL, IPC_RMID, SEM_UNDO, SETVAL};
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use vshmem_tests::actor::Actor;
+use vshmem_tests::kernels::share;
 use vshmem_tests::{World, wait_until};
 
 fn number(actor: &mut Actor, id: i64, command: i32) -> i64 {
@@ -54,7 +55,7 @@ fn a_stopped_daemon_does_not_keep_processes_from_a_set() {
         world.kill(name, Signal::SIGSTOP);
     }
     let down = format!("op {id} 0 -1 {SEM_UNDO}");
-    for _ in 0..20 {
+    for _ in 0..share(20) {
         sleep(&mut a, &mut other, id, &down);
         sleep(&mut b, &mut other, id, &down);
         other.ok(&format!("op {id} 0 1 0"));

@@ -13,6 +13,7 @@ use crate::construct::about;
 use crate::lock;
 use crate::own_fd::{File, OwnFd};
 use crate::sys::{self, time_of};
+use rustix::event::Timespec;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::mm::MapFlags;
 use std::ffi::c_void;
@@ -107,9 +108,21 @@ static BELLS: [Place; PLACES] = [const { Place::empty() }; PLACES];
 /// Domains that were not woken with a construct's lock held: one more than the number.
 static TO_WAKE: [AtomicU32; MISSED] = [const { AtomicU32::new(0) }; MISSED];
 
-/// The domain whose doorbell was refused last, one more than its number, high half; in which second,
-/// low half.
+/// The domain whose doorbell was refused last, one more than its number, high half; until which second
+/// it is not asked for again, low half.
 static REFUSED: AtomicU64 = AtomicU64::new(0);
+
+/// How long the answer may take: whoever would be woken looks for itself after such a time.
+const PATIENCE: Timespec = Timespec {
+    tv_sec: 2,
+    tv_nsec: 0,
+};
+
+/// Seconds in which a doorbell that was refused is not asked for again: a peer can have any number of a
+/// domain stand where one is read.
+const REFUSED_FOR: u32 = 1;
+/// The same when there is no answer at all.
+const SILENT_FOR: u32 = 10;
 
 /// A doorbell to ring.
 #[derive(Clone, Copy)]
@@ -194,10 +207,9 @@ fn ring(domid: Domid, slot: u32) -> bool {
 #[cold]
 #[inline(never)]
 fn ask(kind: Kind, id: i32, domid: Domid, flags: i32, slot: u32) {
-    // A peer can have any number of a domain stand where one is read.
-    let now = time_of(libc::CLOCK_MONOTONIC).tv_sec as u32;
-    let refusal = u64::from(domid.wrapping_add(1)) << 32 | u64::from(now);
-    if REFUSED.load(Relaxed) == refusal {
+    let refused = REFUSED.load(Relaxed);
+    let left = (refused as u32).wrapping_sub(seconds());
+    if refused >> 32 == u64::from(domid) + 1 && (1..=SILENT_FOR).contains(&left) {
         return;
     }
     let mut session = lock::enter();
@@ -207,7 +219,7 @@ fn ask(kind: Kind, id: i32, domid: Domid, flags: i32, slot: u32) {
         size: slot.into(),
         ..about(kind, Ask::Bell, id)
     };
-    match session.call(request) {
+    match session.call_within(request, &PATIENCE) {
         Ok((reply, [Some(page), Some(notifier), ..])) => {
             let source = Source {
                 fd: page.as_fd(),
@@ -220,8 +232,21 @@ fn ask(kind: Kind, id: i32, domid: Domid, flags: i32, slot: u32) {
         }
         // It was rung; there is no room for the descriptors.
         Ok(_) => {}
-        Err(_) => REFUSED.store(refusal, Relaxed),
+        Err(error) => {
+            let time = if error == libc::ENODEV {
+                SILENT_FOR
+            } else {
+                REFUSED_FOR
+            };
+            let until = seconds().wrapping_add(time);
+            let refused = (u64::from(domid) + 1) << 32 | u64::from(until);
+            REFUSED.store(refused, Relaxed);
+        }
     }
+}
+
+fn seconds() -> u32 {
+    time_of(libc::CLOCK_MONOTONIC).tv_sec as u32
 }
 
 /// A doorbell that is kept.

@@ -159,16 +159,28 @@ impl Session {
     /// # Errors
     /// The errno of the answer; `ENODEV` when there is no `vshmemd`, or none that answers.
     pub fn call(&mut self, request: Request) -> Result<(Reply, Fds), c_int> {
+        self.call_within(request, &PATIENCE)
+    }
+
+    /// [`Self::call`] of one who has less patience: with a `vshmemd` that does not answer in that time.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn call_within(
+        &mut self,
+        request: Request,
+        patience: &Timespec,
+    ) -> Result<(Reply, Fds), c_int> {
         self.notice_fork();
         let usable = self.link.as_ref().is_some_and(|link| link.get().is_some());
         if !usable {
             self.connect()?;
         }
-        let mut answer = self.exchange(&request);
+        let mut answer = self.exchange(&request, patience);
         if usable && matches!(answer, Err(Broken::Send)) {
             // The daemon we knew is gone; there may be another one by now.
             self.connect()?;
-            answer = self.exchange(&request);
+            answer = self.exchange(&request, patience);
         }
         match answer {
             Ok((reply, _)) if reply.errno != 0 => Err(reply.errno),
@@ -181,13 +193,13 @@ impl Session {
         }
     }
 
-    fn exchange(&mut self, request: &Request) -> Result<(Reply, Fds), Broken> {
+    fn exchange(&mut self, request: &Request, patience: &Timespec) -> Result<(Reply, Fds), Broken> {
         let link = self
             .link
             .as_ref()
             .and_then(OwnFd::get)
             .ok_or(Broken::Send)?;
-        exchange_on(link, request, self.spin)
+        exchange_on(link, request, self.spin, patience)
     }
 
     fn connect(&mut self) -> Result<(), c_int> {
@@ -223,7 +235,7 @@ impl Session {
             token: self.generation,
             ..Request::default()
         };
-        let (reply, fds) = match exchange_on(fd, &hello, self.spin) {
+        let (reply, fds) = match exchange_on(fd, &hello, self.spin, &PATIENCE) {
             Ok((reply, fds)) if reply.errno == 0 => (reply, fds),
             Ok((reply, _)) if reply.errno == libc::EPROTO => {
                 self.say_no_daemon("it is of another version than libvshmem.so");
@@ -328,7 +340,7 @@ impl Session {
             ..Request::default()
         };
         if let Ok((reply @ Reply { errno: 0, .. }, [Some(link), Some(page), ..])) =
-            self.exchange(&request)
+            self.exchange(&request, &PATIENCE)
         {
             self.child = Some((link, page, reply.body()));
         }
@@ -395,6 +407,7 @@ fn exchange_on(
     link: BorrowedFd<'_>,
     request: &Request,
     spin: bool,
+    patience: &Timespec,
 ) -> Result<(Reply, Fds), Broken> {
     let request = Request {
         version: ABI_VERSION,
@@ -416,7 +429,7 @@ fn exchange_on(
         }
     }
     let mut wait = [PollFd::new(&link, PollFlags::IN)];
-    match poll(&mut wait, Some(&PATIENCE)) {
+    match poll(&mut wait, Some(patience)) {
         Ok(1..) => channel::recv(link, RecvFlags::DONTWAIT).map_err(|_| Broken::Receive),
         _ => Err(Broken::Receive),
     }
