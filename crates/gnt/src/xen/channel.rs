@@ -39,17 +39,12 @@ impl Channel {
             byte: MAKER,
             port: evtchn.port(),
         };
-        let (page, gref) = sharer
-            .share_until(remote, end)
-            .map_err(|errno| match errno {
-                Errno::NOSPC => PortError::NoSpace(made.which_limit(1)),
-                errno => to_error(errno),
-            })?;
+        let ((page, gref), counted) = made.ask(1, || sharer.share_until(remote, end))?;
         let channel = Self {
             page,
             evtchn,
             closed: false,
-            made: Some(made.count(1)),
+            made: Some(counted),
         };
         let page = channel.page()?;
         page.port.store(channel.evtchn.port(), Ordering::Relaxed);

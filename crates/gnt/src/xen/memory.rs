@@ -114,12 +114,8 @@ impl XenRegion {
         };
         let count = pages(bytes).filter(|&count| count > 0 && bytes <= i64::MAX as u64);
         let count = count.ok_or(PortError::BadArgument)?;
-        let refused = |errno| match errno {
-            Errno::NOSPC => PortError::NoSpace(made.which_limit(count)),
-            errno => to_error(errno),
-        };
-        let region = SharedRegion::create(count, peer, options.read_only, made);
-        region.map(|r| Self(Kind::Shared(r))).map_err(refused)
+        let region = SharedRegion::create(count, peer, options.read_only, made)?;
+        Ok(Self(Kind::Shared(region)))
     }
 
     /// A region of another domain.
@@ -139,39 +135,25 @@ impl XenRegion {
 }
 
 impl SharedRegion {
-    fn create(count: u64, peer: Domid, read_only: bool, made: &Made) -> Result<Self, Errno> {
+    fn create(count: u64, peer: Domid, read_only: bool, made: &Made) -> Result<Self, PortError> {
         // More than it may, gntalloc refuses too; but room for the references comes first.
-        let count = u32::try_from(count.min(made.limit() + 1)).map_err(|_| Errno::NOSPC)?;
+        let asked = u32::try_from(count.min(made.limit() + 1)).map_err(|_| PortError::NoMemory)?;
         let domid = u16::try_from(peer).ok().filter(|_| peer < DOMIDS);
         let head = AllocGref {
-            domid: domid.ok_or(Errno::SRCH)?,
+            domid: domid.ok_or(PortError::Gone)?,
             flags: if read_only { 0 } else { GNTALLOC_FLAG_WRITABLE },
-            count,
+            count: asked,
             index: 0,
         };
         let flags = OFlags::RDWR | OFlags::CLOEXEC;
-        let device = rustix::fs::open(GNTALLOC, flags, Mode::empty())?;
-        // The head, then room for the references; in words, for the head's sake.
-        let mut request = vec![0u64; size_of::<AllocGref>() / 8 + (count as usize).div_ceil(2)];
-        let bytes = request.as_mut_bytes();
-        head.write_to_prefix(bytes).map_err(|_| Errno::INVAL)?;
-        // SAFETY: the number's argument is such a head with room for so many references.
-        unsafe {
-            driver(
-                &device,
-                IOCTL_GNTALLOC_ALLOC_GREF,
-                bytes.as_mut_ptr().cast(),
-            )?
-        };
-        let (_, refs) = AllocGref::read_from_prefix(bytes).map_err(|_| Errno::INVAL)?;
-        let refs = refs.chunks_exact(4).take(count as usize);
-        let refs = refs.map(|r| u32::from_ne_bytes([r[0], r[1], r[2], r[3]]));
+        let device = rustix::fs::open(GNTALLOC, flags, Mode::empty()).map_err(to_error)?;
+        let (refs, counted) = made.ask(count, || allocate(&device, head))?;
         Ok(Self {
             device,
             peer,
-            refs: refs.collect(),
+            refs,
             read_only,
-            _counted: made.count(count.into()),
+            _counted: counted,
         })
     }
 
@@ -190,6 +172,21 @@ impl SharedRegion {
     }
 }
 
+/// Makes pages of gntalloc; returns their references.
+fn allocate(device: &OwnedFd, head: AllocGref) -> Result<Vec<u32>, Errno> {
+    let count = head.count as usize;
+    // The head, then room for the references; in words, for the head's sake.
+    let mut request = vec![0u64; size_of::<AllocGref>() / 8 + count.div_ceil(2)];
+    let bytes = request.as_mut_bytes();
+    head.write_to_prefix(bytes).map_err(|_| Errno::INVAL)?;
+    // SAFETY: the number's argument is such a head with room for so many references.
+    unsafe { driver(device, IOCTL_GNTALLOC_ALLOC_GREF, bytes.as_mut_ptr().cast())? };
+    let (_, refs) = AllocGref::read_from_prefix(bytes).map_err(|_| Errno::INVAL)?;
+    let refs = refs.chunks_exact(4).take(count);
+    let refs = refs.map(|r| u32::from_ne_bytes([r[0], r[1], r[2], r[3]]));
+    Ok(refs.collect())
+}
+
 /// Asks a driver.
 ///
 /// # Safety
@@ -204,28 +201,76 @@ unsafe fn driver(device: &OwnedFd, number: u32, argument: *mut c_void) -> Result
     Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::INVAL))
 }
 
-/// How many pages of gntalloc this process has, to say which limit was reached: gntalloc says `ENOSPC`
-/// for its own and for the grant table.
+/// How many pages of gntalloc this process has: to say which limit was reached, since gntalloc says `ENOSPC`
+/// for its own and for the grant table, and to ask it in vain no more often than it bears.
+///
+/// Each time that it runs out of grants, Linux's gntalloc counts one page too few from then on (`add_grefs`
+/// takes one page too many back). Below zero it takes its limit for reached, and makes no page any more until it
+/// is loaded again. So [`SPARE`] pages are kept, and beyond so many failures it is not asked for what was
+/// refused before.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Made(Arc<AtomicU64>);
+pub(super) struct Made(Arc<Counts>);
+
+#[derive(Debug)]
+struct Counts {
+    pages: AtomicU64,
+    failures: AtomicU64,
+    /// The least sum of pages that there were no grants for.
+    full_at: AtomicU64,
+}
+
+/// Pages that are kept so that gntalloc's count does not go below zero.
+pub(super) const SPARE: u32 = 8;
 
 /// Pages that are counted until this is dropped.
 #[derive(Debug)]
 pub(super) struct Counted(Made, u64);
 
+impl Default for Counts {
+    fn default() -> Self {
+        Self {
+            pages: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+            full_at: AtomicU64::new(u64::MAX),
+        }
+    }
+}
+
 impl Made {
     /// Counts pages that were made.
     pub fn count(&self, pages: u64) -> Counted {
-        self.0.fetch_add(pages, Ordering::Relaxed);
+        self.0.pages.fetch_add(pages, Ordering::Relaxed);
         Counted(self.clone(), pages)
     }
 
-    /// The limit that was reached by asking for so many more pages.
-    pub fn which_limit(&self, more: u64) -> Limit {
-        if self.0.load(Ordering::Relaxed).saturating_add(more) > self.limit() {
-            Limit::GrantedPages
-        } else {
-            Limit::GrantTable
+    /// Makes so many pages by asking gntalloc in a way that a caller knows.
+    pub fn ask<T>(
+        &self,
+        more: u64,
+        ask: impl FnOnce() -> Result<T, Errno>,
+    ) -> Result<(T, Counted), PortError> {
+        let wanted = self.0.pages.load(Ordering::Relaxed).saturating_add(more);
+        let has_failed_often = self.0.failures.load(Ordering::Relaxed) >= SPARE.into();
+        if wanted <= self.limit()
+            && has_failed_often
+            && wanted >= self.0.full_at.load(Ordering::Relaxed)
+        {
+            return Err(PortError::NoSpace(Limit::GrantTable));
+        }
+        match ask() {
+            Ok(made) => Ok((made, self.count(more))),
+            Err(Errno::NOSPC) if wanted > self.limit() => {
+                Err(PortError::NoSpace(Limit::GrantedPages))
+            }
+            Err(errno @ (Errno::NOSPC | Errno::NOMEM)) => {
+                self.0.failures.fetch_add(1, Ordering::Relaxed);
+                self.0.full_at.fetch_min(wanted, Ordering::Relaxed);
+                Err(match errno {
+                    Errno::NOSPC => PortError::NoSpace(Limit::GrantTable),
+                    errno => to_error(errno),
+                })
+            }
+            Err(errno) => Err(to_error(errno)),
         }
     }
 
@@ -237,7 +282,7 @@ impl Made {
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.0.fetch_sub(self.1, Ordering::Relaxed);
+        self.0.0.pages.fetch_sub(self.1, Ordering::Relaxed);
     }
 }
 
@@ -276,16 +321,41 @@ mod tests {
         }
     }
 
+    /// Asks for pages, of which gntalloc says this.
+    fn asked(made: &Made, pages: u64, says: Result<(), Errno>) -> Result<Counted, PortError> {
+        made.ask(pages, || says).map(|((), counted)| counted)
+    }
+
     #[test]
     fn the_limit_that_is_named_is_the_one_that_was_reached() {
         let made = Made::default();
+        let full = Err(Errno::NOSPC);
         let limit = made.limit();
-        let counted = made.count(limit - 1);
-        assert_eq!(made.which_limit(2), Limit::GrantedPages);
-        assert_eq!(made.which_limit(1), Limit::GrantTable);
+        let counted = asked(&made, limit - 1, Ok(())).unwrap();
+        let refused = |pages| asked(&made, pages, full).err();
+        let named = |limit| Some(PortError::NoSpace(limit));
+        assert_eq!(refused(2), named(Limit::GrantedPages));
+        assert_eq!(refused(1), named(Limit::GrantTable));
         drop(counted);
-        assert_eq!(made.which_limit(limit), Limit::GrantTable);
-        assert_eq!(made.which_limit(limit + 1), Limit::GrantedPages);
+        assert_eq!(refused(limit), named(Limit::GrantTable));
+        assert_eq!(refused(limit + 1), named(Limit::GrantedPages));
+    }
+
+    #[test]
+    fn gntalloc_is_not_asked_again_and_again_for_what_there_are_no_grants_for() {
+        let made = Made::default();
+        let full = Some(PortError::NoSpace(Limit::GrantTable));
+        let held = asked(&made, 100, Ok(())).unwrap();
+        for _ in 0..SPARE {
+            assert_eq!(asked(&made, 50, Err(Errno::NOSPC)).err(), full);
+        }
+        let never = || -> Result<(), Errno> { panic!("it is asked again") };
+        assert_eq!(made.ask(50, never).err(), full);
+        // What is less than that it is asked for, and for as much when other pages have gone.
+        drop(asked(&made, 49, Ok(())).unwrap());
+        drop(held);
+        assert!(asked(&made, 149, Ok(())).is_ok());
+        assert_eq!(made.ask(150, never).err(), full);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use super::channel::Channel;
 use super::directory;
 use super::libs::{Evtchn, Mapper, Pages, Sharer};
-use super::memory::{Counted, Made, XenRegion};
+use super::memory::{Counted, Made, SPARE, XenRegion};
 use super::to_error;
 use crate::port::{Event, GrantRef, LocalPort, Port, PortError, RegionOptions};
 use rustix::io::Errno;
@@ -31,6 +31,13 @@ pub enum OpenError {
         /// What to do about it.
         advice: String,
     },
+    /// gntalloc makes no pages.
+    #[error(
+        "gntalloc makes no pages ({0}): other programs have used up its limit \
+         (/sys/module/xen_gntalloc/parameters/limit), or it has lost count since the grant table was \
+         full (then stop what uses it, rmmod xen-gntalloc, modprobe xen-gntalloc)"
+    )]
+    NoPages(Errno),
 }
 
 /// The Xen port of this domain.
@@ -40,6 +47,7 @@ pub struct XenPort {
     mapper: Mapper,
     sharer: Sharer,
     made: Made,
+    _spare: (Pages, Counted),
     directories: HashMap<GrantRef, (Pages, Counted)>,
     channels: HashMap<LocalPort, Channel>,
 }
@@ -57,11 +65,14 @@ impl XenPort {
         let mapper = opened("/dev/xen/gntdev", "xen-gntdev", Mapper::open()?)?;
         let sharer = opened("/dev/xen/gntalloc", "xen-gntalloc", Sharer::open()?)?;
         opened("/dev/xen/evtchn", "xen-evtchn", Evtchn::open()?)?;
+        let made = Made::default();
+        let (spare, _) = sharer.share(domid, SPARE).map_err(OpenError::NoPages)?;
         Ok(Self {
             domid,
+            _spare: (spare, made.count(SPARE.into())),
             mapper,
             sharer,
-            made: Made::default(),
+            made,
             directories: HashMap::new(),
             channels: HashMap::new(),
         })
@@ -107,14 +118,11 @@ impl Port for XenPort {
     /// domain has a directory of its own.
     fn grant(&mut self, region: &XenRegion, to: Domid) -> Result<GrantRef, PortError> {
         let shared = region.for_peer(to)?;
-        let count = u64::from(directory::pages_for(shared.refs.len()));
-        let written = directory::write(&self.sharer, to, &shared.refs, shared.read_only);
-        let (pages, first) = written.map_err(|errno| match errno {
-            Errno::NOSPC => PortError::NoSpace(self.made.which_limit(count)),
-            errno => to_error(errno),
+        let count = directory::pages_for(shared.refs.len());
+        let ((pages, first), counted) = self.made.ask(count.into(), || {
+            directory::write(&self.sharer, to, &shared.refs, shared.read_only)
         })?;
         let gref = GrantRef(first);
-        let counted = self.made.count(count);
         self.directories.insert(gref, (pages, counted));
         Ok(gref)
     }
