@@ -6,9 +6,10 @@ mod suite;
 use rustix::net::{RecvFlags, SendFlags};
 use std::os::fd::{AsFd, OwnedFd};
 use suite::World;
-use vshmem_gnt::host::HostPort;
+use suite::local::{self, Mapped};
 use vshmem_gnt::host::hub::{self, HubHandle};
-use vshmem_gnt::{Limits, Port, PortError, Region, RegionOptions};
+use vshmem_gnt::host::{HostPort, HostRegion};
+use vshmem_gnt::{Event, Limits, LocalPort, Port, PortError, Region, RegionOptions};
 
 struct HostWorld {
     hub: HubHandle,
@@ -24,6 +25,7 @@ impl HostWorld {
 
 impl World for HostWorld {
     type Port = HostPort;
+    type Memory = Mapped;
 
     fn new(limits: Limits) -> Self {
         Self {
@@ -39,6 +41,18 @@ impl World for HostWorld {
 
     fn kill(&mut self, domain: HostPort) {
         drop(domain);
+    }
+
+    fn map(region: &HostRegion) -> Mapped {
+        Mapped::new(region, true).unwrap()
+    }
+
+    fn await_event(port: &mut HostPort, end: LocalPort) -> Event {
+        local::await_event(port, end)
+    }
+
+    fn pass_notifier(port: &mut HostPort, end: LocalPort) {
+        local::pass_notifier(port, end);
     }
 }
 

@@ -2,20 +2,23 @@
 //! What every port has to do, as tests over a [`World`] of connected domains. A port's own test
 //! file implements `World` and calls `conformance!` with it.
 
-use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::mm::{MapFlags, ProtFlags};
-use std::os::fd::AsFd;
-use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU8, Ordering};
+pub mod local;
+
 use std::time::{Duration, Instant};
 use vshmem_gnt::{
     Event, GrantRef, Limit, Limits, LocalPort, Port, PortError, Region, RegionOptions,
 };
 
-/// One hypervisor and its domains.
+/// One hypervisor and its domains. A domain may be this very process, or one that is asked to do all
+/// that is done.
 pub trait World {
     /// The port under test.
     type Port: Port;
+    /// Its regions in the memory of the domain that has them.
+    type Memory: Memory;
+
+    /// What a domain that is gone is to others.
+    const GONE: PortError = PortError::Gone;
 
     /// A hypervisor that gives each domain `limits`.
     fn new(limits: Limits) -> Self;
@@ -25,6 +28,24 @@ pub trait World {
 
     /// The sudden end of a domain.
     fn kill(&mut self, domain: Self::Port);
+
+    /// Maps a region, in the domain whose port it came from, for reading and writing.
+    fn map(region: &<Self::Port as Port>::Region) -> Self::Memory;
+
+    /// Sleeps on an end until something comes and says what.
+    fn await_event(port: &mut Self::Port, end: LocalPort) -> Event;
+
+    /// Raises the other end by the notifier, passed to somebody else in the domain.
+    fn pass_notifier(port: &mut Self::Port, end: LocalPort);
+}
+
+/// A region that is mapped. Dropping it unmaps it.
+pub trait Memory {
+    /// Its byte at an offset.
+    fn load(&self, at: usize) -> u8;
+
+    /// Writes that.
+    fn store(&self, at: usize, value: u8);
 }
 
 /// Makes a test of each function of this suite.
@@ -62,50 +83,13 @@ macro_rules! conformance {
     };
 }
 
-/// A region in this process's memory.
-struct Mapped {
-    at: NonNull<u8>,
-    len: usize,
-}
-
-impl Mapped {
-    fn new(region: &impl Region) -> Self {
-        let len = usize::try_from(region.len()).unwrap();
-        let access = ProtFlags::READ | ProtFlags::WRITE;
-        // SAFETY: a new mapping at an address of the kernel's choice.
-        let at = unsafe {
-            rustix::mm::mmap(
-                std::ptr::null_mut(),
-                len,
-                access,
-                MapFlags::SHARED,
-                region.fd(),
-                0,
-            )
-        };
-        Self {
-            at: NonNull::new(at.unwrap().cast()).unwrap(),
-            len,
-        }
-    }
-
-    fn byte(&self, at: usize) -> &AtomicU8 {
-        assert!(at < self.len);
-        // SAFETY: inside the mapping, which lives as long as `self`; other processes and threads
-        // access it with atomics too.
-        unsafe { AtomicU8::from_ptr(self.at.as_ptr().add(at)) }
-    }
-}
-
-impl Drop for Mapped {
-    fn drop(&mut self) {
-        // SAFETY: the mapping of `new`; `byte` lends no longer than `self` lives.
-        unsafe { rustix::mm::munmap(self.at.as_ptr().cast(), self.len).unwrap() };
-    }
-}
-
-fn region<P: Port>(port: &mut P, pages: u64) -> P::Region {
-    let region = port.create(pages * 4096, RegionOptions::default());
+/// A region of ordinary pages, to be granted to another domain.
+fn region<P: Port>(port: &mut P, pages: u64, peer: &P) -> P::Region {
+    let options = RegionOptions {
+        peer: Some(peer.domid()),
+        ..RegionOptions::default()
+    };
+    let region = port.create(pages * 4096, options);
     region.expect("a region of ordinary pages")
 }
 
@@ -119,19 +103,6 @@ fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
         );
         std::thread::sleep(Duration::from_millis(1));
     }
-}
-
-/// Sleeps on an end until something comes and says what.
-fn await_event<P: Port>(port: &mut P, end: LocalPort) -> Event {
-    let fd = port.wait_fd(end).unwrap();
-    let minute = Timespec {
-        tv_sec: 60,
-        tv_nsec: 0,
-    };
-    let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
-    let ready = rustix::event::poll(&mut fds, Some(&minute)).unwrap();
-    assert_eq!(ready, 1, "waited a minute in vain for an event");
-    port.take(end).unwrap()
 }
 
 /// A channel between two domains, with what the bind raised taken off.
@@ -150,16 +121,16 @@ fn three<W: World>(limits: Limits) -> (W, W::Port, W::Port, W::Port) {
 
 pub fn both_sides_of_a_grant_see_the_same_bytes<W: World>() {
     let (_world, mut a, mut b, _c) = three::<W>(Limits::DEFAULT);
-    let own = region(&mut a, 3);
+    let own = region(&mut a, 3, &b);
     let gref = a.grant(&own, b.domid()).unwrap();
     let theirs = b.map(a.domid(), gref).unwrap();
     assert_eq!(theirs.len(), own.len());
-    let (here, there) = (Mapped::new(&own), Mapped::new(&theirs));
+    let (here, there) = (W::map(&own), W::map(&theirs));
     for at in [0, 4095, 4096, 3 * 4096 - 1] {
-        here.byte(at).store(7, Ordering::SeqCst);
-        assert_eq!(there.byte(at).load(Ordering::SeqCst), 7);
-        there.byte(at).store(8, Ordering::SeqCst);
-        assert_eq!(here.byte(at).load(Ordering::SeqCst), 8);
+        here.store(at, 7);
+        assert_eq!(there.load(at), 7);
+        there.store(at, 8);
+        assert_eq!(here.load(at), 8);
     }
 }
 
@@ -168,15 +139,15 @@ pub fn a_new_region_is_zero_and_as_long_as_asked<W: World>() {
     let own = a.create(5000, RegionOptions::default()).unwrap();
     assert!(!own.is_empty());
     assert_eq!(own.len(), 8192);
-    let here = Mapped::new(&own);
-    assert!((0..8192).all(|at| here.byte(at).load(Ordering::SeqCst) == 0));
+    let here = W::map(&own);
+    assert!((0..8192).all(|at| here.load(at) == 0));
     let nothing = a.create(0, RegionOptions::default());
     assert_eq!(nothing.err(), Some(PortError::BadArgument));
 }
 
 pub fn what_was_not_granted_cannot_be_mapped<W: World>() {
     let (_world, mut a, mut b, _c) = three::<W>(Limits::DEFAULT);
-    let _own = region(&mut a, 1);
+    let _own = region(&mut a, 1, &b);
     for number in [0, 1, 8, u32::MAX] {
         let mapped = b.map(a.domid(), GrantRef(number));
         assert_eq!(mapped.err(), Some(PortError::Refused), "{number}");
@@ -185,7 +156,7 @@ pub fn what_was_not_granted_cannot_be_mapped<W: World>() {
 
 pub fn what_was_granted_to_another_cannot_be_mapped<W: World>() {
     let (_world, mut a, mut b, mut c) = three::<W>(Limits::DEFAULT);
-    let own = region(&mut a, 1);
+    let own = region(&mut a, 1, &b);
     let gref = a.grant(&own, b.domid()).unwrap();
     assert_eq!(c.map(a.domid(), gref).err(), Some(PortError::Refused));
     assert!(b.map(a.domid(), gref).is_ok());
@@ -193,30 +164,30 @@ pub fn what_was_granted_to_another_cannot_be_mapped<W: World>() {
 
 pub fn one_region_can_be_granted_to_two_domains<W: World>() {
     let (_world, mut a, mut b, mut c) = three::<W>(Limits::DEFAULT);
-    let own = region(&mut a, 1);
+    let own = region(&mut a, 1, &b);
     let to_b = a.grant(&own, b.domid()).unwrap();
     let to_c = a.grant(&own, c.domid()).unwrap();
-    let at_b = Mapped::new(&b.map(a.domid(), to_b).unwrap());
-    let at_c = Mapped::new(&c.map(a.domid(), to_c).unwrap());
-    at_b.byte(9).store(3, Ordering::SeqCst);
-    assert_eq!(at_c.byte(9).load(Ordering::SeqCst), 3);
+    let at_b = W::map(&b.map(a.domid(), to_b).unwrap());
+    let at_c = W::map(&c.map(a.domid(), to_c).unwrap());
+    at_b.store(9, 3);
+    assert_eq!(at_c.load(9), 3);
 }
 
 pub fn an_ended_grant_cannot_be_mapped_but_what_is_mapped_stays<W: World>() {
     let (_world, mut a, mut b, _c) = three::<W>(Limits::DEFAULT);
-    let own = region(&mut a, 1);
+    let own = region(&mut a, 1, &b);
     let gref = a.grant(&own, b.domid()).unwrap();
-    let there = Mapped::new(&b.map(a.domid(), gref).unwrap());
+    let there = W::map(&b.map(a.domid(), gref).unwrap());
     a.end_grant(gref).unwrap();
     assert_eq!(b.map(a.domid(), gref).err(), Some(PortError::Refused));
-    Mapped::new(&own).byte(0).store(5, Ordering::SeqCst);
-    assert_eq!(there.byte(0).load(Ordering::SeqCst), 5);
+    W::map(&own).store(0, 5);
+    assert_eq!(there.load(0), 5);
     assert_eq!(a.end_grant(gref), Err(PortError::BadArgument));
 }
 
 pub fn only_the_owner_of_a_region_can_grant_it<W: World>() {
     let (_world, mut a, mut b, c) = three::<W>(Limits::DEFAULT);
-    let own = region(&mut a, 1);
+    let own = region(&mut a, 1, &b);
     let gref = a.grant(&own, b.domid()).unwrap();
     let theirs = b.map(a.domid(), gref).unwrap();
     assert_eq!(
@@ -231,8 +202,8 @@ pub fn grants_are_limited_and_come_back<W: World>() {
         ..Limits::DEFAULT
     };
     let (_world, mut a, b, _c) = three::<W>(limits);
-    let five = region(&mut a, 5);
-    let four = region(&mut a, 4);
+    let five = region(&mut a, 5, &b);
+    let four = region(&mut a, 4, &b);
     let full = Err(PortError::NoSpace(Limit::Grants));
     let gref = a.grant(&five, b.domid()).unwrap();
     assert_eq!(a.grant(&four, b.domid()), full);
@@ -248,7 +219,7 @@ pub fn the_limit_of_one_domain_is_not_another_domains<W: World>() {
         channels: 1,
     };
     let (_world, mut a, mut b, c) = three::<W>(limits);
-    let (of_a, of_b) = (region(&mut a, 1), region(&mut b, 1));
+    let (of_a, of_b) = (region(&mut a, 1, &c), region(&mut b, 1, &c));
     a.grant(&of_a, c.domid()).unwrap();
     b.grant(&of_b, c.domid()).unwrap();
     a.alloc_unbound(c.domid()).unwrap();
@@ -257,23 +228,23 @@ pub fn the_limit_of_one_domain_is_not_another_domains<W: World>() {
 
 pub fn what_a_dead_domain_granted_stays_where_it_is_mapped_and_is_gone_elsewhere<W: World>() {
     let (mut world, mut a, mut b, mut c) = three::<W>(Limits::DEFAULT);
-    let own = region(&mut a, 1);
-    let to_b = a.grant(&own, b.domid()).unwrap();
-    let to_c = a.grant(&own, c.domid()).unwrap();
-    let there = Mapped::new(&b.map(a.domid(), to_b).unwrap());
-    there.byte(1).store(6, Ordering::SeqCst);
+    let (for_b, for_c) = (region(&mut a, 1, &b), region(&mut a, 1, &c));
+    let to_b = a.grant(&for_b, b.domid()).unwrap();
+    let to_c = a.grant(&for_c, c.domid()).unwrap();
+    let there = W::map(&b.map(a.domid(), to_b).unwrap());
+    there.store(1, 6);
     let domid = a.domid();
-    drop(own);
+    drop((for_b, for_c));
     world.kill(a);
     wait_until("the grant is gone", || {
-        c.map(domid, to_c).err() == Some(PortError::Gone)
+        c.map(domid, to_c).err() == Some(W::GONE)
     });
-    assert_eq!(there.byte(1).load(Ordering::SeqCst), 6);
+    assert_eq!(there.load(1), 6);
 }
 
 pub fn nothing_is_granted_or_offered_to_a_domain_that_is_not_there<W: World>() {
     let (mut world, mut a, b, _c) = three::<W>(Limits::DEFAULT);
-    let own = region(&mut a, 1);
+    let own = region(&mut a, 1, &b);
     let dead = b.domid();
     world.kill(b);
     wait_until("the dead domain is known to be gone", || {
@@ -293,10 +264,10 @@ pub fn a_channel_wakes_both_ways<W: World>() {
     for _ in 0..3 {
         assert_eq!(a.take(here), Ok(Event::Idle));
         b.notify(there).unwrap();
-        assert_eq!(await_event(&mut a, here), Event::Raised);
+        assert_eq!(W::await_event(&mut a, here), Event::Raised);
         assert_eq!(b.take(there), Ok(Event::Idle));
         a.notify(here).unwrap();
-        assert_eq!(await_event(&mut b, there), Event::Raised);
+        assert_eq!(W::await_event(&mut b, there), Event::Raised);
     }
 }
 
@@ -306,7 +277,7 @@ pub fn many_notifications_before_a_look_are_one<W: World>() {
     for _ in 0..1000 {
         a.notify(here).unwrap();
     }
-    assert_eq!(await_event(&mut b, there), Event::Raised);
+    assert_eq!(W::await_event(&mut b, there), Event::Raised);
     assert_eq!(b.take(there), Ok(Event::Idle));
 }
 
@@ -315,7 +286,7 @@ pub fn a_notification_before_the_bind_is_not_lost<W: World>() {
     let here = a.alloc_unbound(b.domid()).unwrap();
     a.notify(here).unwrap();
     let there = b.bind_interdomain(a.domid(), here).unwrap();
-    assert_eq!(await_event(&mut b, there), Event::Raised);
+    assert_eq!(W::await_event(&mut b, there), Event::Raised);
 }
 
 pub fn a_notification_wakes_the_end_it_is_for_and_no_other<W: World>() {
@@ -324,11 +295,11 @@ pub fn a_notification_wakes_the_end_it_is_for_and_no_other<W: World>() {
     let (second, at_c) = channel(&mut a, &mut c);
     let (third, also_b) = channel(&mut a, &mut b);
     a.notify(first).unwrap();
-    assert_eq!(await_event(&mut b, at_b), Event::Raised);
+    assert_eq!(W::await_event(&mut b, at_b), Event::Raised);
     assert_eq!(b.take(also_b), Ok(Event::Idle));
     assert_eq!(c.take(at_c), Ok(Event::Idle));
     c.notify(at_c).unwrap();
-    assert_eq!(await_event(&mut a, second), Event::Raised);
+    assert_eq!(W::await_event(&mut a, second), Event::Raised);
     assert_eq!(a.take(first), Ok(Event::Idle));
     assert_eq!(a.take(third), Ok(Event::Idle));
 }
@@ -336,14 +307,11 @@ pub fn a_notification_wakes_the_end_it_is_for_and_no_other<W: World>() {
 pub fn who_is_passed_a_notifier_raises_the_other_end<W: World>() {
     let (_world, mut a, mut b, _c) = three::<W>(Limits::DEFAULT);
     let (here, there) = channel(&mut a, &mut b);
-    let (fd, how) = a.notifier(here).unwrap();
-    let passed = fd.try_clone_to_owned().unwrap();
     assert_eq!(b.take(there), Ok(Event::Idle));
-    std::thread::spawn(move || how.raise(passed.as_fd()).unwrap());
-    assert_eq!(await_event(&mut b, there), Event::Raised);
-    let (fd, how) = b.notifier(there).unwrap();
-    how.raise(fd).unwrap();
-    assert_eq!(await_event(&mut a, here), Event::Raised);
+    W::pass_notifier(&mut a, here);
+    assert_eq!(W::await_event(&mut b, there), Event::Raised);
+    W::pass_notifier(&mut b, there);
+    assert_eq!(W::await_event(&mut a, here), Event::Raised);
 }
 
 pub fn only_the_domain_it_was_made_for_binds_to_a_channel<W: World>() {
@@ -366,7 +334,7 @@ pub fn closing_one_end_closes_the_other<W: World>() {
     let (here, there) = channel(&mut a, &mut b);
     a.notify(here).unwrap();
     a.close(here).unwrap();
-    assert_eq!(await_event(&mut b, there), Event::Closed);
+    assert_eq!(W::await_event(&mut b, there), Event::Closed);
     assert_eq!(b.take(there), Ok(Event::Closed));
     b.notify(there).unwrap();
     b.close(there).unwrap();
@@ -380,8 +348,8 @@ pub fn the_death_of_a_domain_closes_the_ends_bound_to_it<W: World>() {
     let (between, _) = channel(&mut b, &mut c);
     assert_eq!(a.take(also_a), Ok(Event::Idle));
     world.kill(a);
-    assert_eq!(await_event(&mut b, at_b), Event::Closed);
-    assert_eq!(await_event(&mut c, at_c), Event::Closed);
+    assert_eq!(W::await_event(&mut b, at_b), Event::Closed);
+    assert_eq!(W::await_event(&mut c, at_c), Event::Closed);
     assert_eq!(b.take(between), Ok(Event::Idle));
 }
 
@@ -389,7 +357,7 @@ pub fn the_death_of_a_domain_closes_what_was_offered_to_it<W: World>() {
     let (mut world, mut a, b, _c) = three::<W>(Limits::DEFAULT);
     let here = a.alloc_unbound(b.domid()).unwrap();
     world.kill(b);
-    assert_eq!(await_event(&mut a, here), Event::Closed);
+    assert_eq!(W::await_event(&mut a, here), Event::Closed);
 }
 
 pub fn channels_are_limited_and_come_back<W: World>() {
