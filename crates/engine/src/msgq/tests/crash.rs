@@ -22,10 +22,11 @@ impl Moment {
     fn after(qbytes: u64, steps: &[Step]) -> Self {
         let words: Vec<Mortal> = new_words(qbytes).into_iter().map(Mortal).collect();
         let mut driver = Driver::new();
+        let queue = Queue::new(&words, SMALL).unwrap();
         for step in steps {
-            if driver.waiters.len() < 8 || !matches!(step, Step::Send { .. } | Step::Receive { .. })
+            if driver.has_room(&queue) || !matches!(step, Step::Send { .. } | Step::Receive { .. })
             {
-                driver.take(&Queue::new(&words, SMALL).unwrap(), step);
+                driver.take(&queue, step);
             }
         }
         Self::of(&words, driver)
@@ -290,7 +291,8 @@ fn a_death_at_any_store_of_any_sequence_leaves_the_queue_sound() {
             // Whose wait it is depends on the queue.
             _ => return Ok(()),
         };
-        if moment.driver.waiters.len() < 8 {
+        let words = moment.words();
+        if moment.driver.has_room(&Queue::new(&words, SMALL).unwrap()) {
             points.fetch_add(die_everywhere(&moment, life, &last, false), Relaxed);
         }
     });

@@ -128,6 +128,13 @@ impl Driver {
         }
     }
 
+    /// Whether there is room for whatever one more call takes. What is put back for the dead may be more
+    /// than the queue takes otherwise, and is in the place of what others are about to send.
+    pub fn has_room<C: Cell64>(&self, queue: &Queue<'_, C>) -> bool {
+        let (qnum, blocks) = halves(queue.load(msgq::QNUM));
+        self.waiters.len() < 8 && qnum <= SMALL.messages && blocks <= SMALL.blocks
+    }
+
     fn nth<C: Cell64>(
         &self,
         nth: usize,
