@@ -163,14 +163,23 @@ static inline void handle(int signal, void (*handler)(int), int flags)
     CHECK(sigaction(signal, &action, NULL) == 0);
 }
 
+// What a file of /proc says. A thread is known by its own number too.
+static inline void proc_of(pid_t pid, const char *name, char *text, size_t size)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/%s", pid, name);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    CHECK(fd >= 0);
+    ssize_t got = read(fd, text, size - 1);
+    close(fd);
+    text[got > 0 ? got : 0] = 0;
+}
+
 // The letter that /proc has for the state of a process.
 static inline char state_of(pid_t pid)
 {
-    char path[64], text[512] = "";
-    snprintf(path, sizeof path, "/proc/%d/stat", pid);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    CHECK(fd >= 0 && read(fd, text, sizeof text - 1) > 0);
-    close(fd);
+    char text[512];
+    proc_of(pid, "stat", text, sizeof text);
     char *end = strrchr(text, ')');
     CHECK(end != NULL);
     return end[2];
@@ -204,11 +213,8 @@ static inline void next_second(void)
 // Processor time of a process, in ticks.
 static inline void cpu_of(pid_t pid, unsigned long *ticks)
 {
-    char path[64], text[512] = "";
-    snprintf(path, sizeof path, "/proc/%d/stat", pid);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    CHECK(fd >= 0 && read(fd, text, sizeof text - 1) > 0);
-    close(fd);
+    char text[512];
+    proc_of(pid, "stat", text, sizeof text);
     unsigned long user, system;
     SAME(sscanf(strrchr(text, ')') + 2, "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user, &system), 2);
     *ticks = user + system;

@@ -352,13 +352,7 @@ static void main_thread_ends_first(char **args)
         pthread_exit(NULL);
     }
     gate_pass(&up);
-    char path[64], text[512] = "";
-    snprintf(path, sizeof path, "/proc/%d/stat", child);
-    while (strstr(text, ") Z") == NULL) {
-        int fd = open(path, O_RDONLY | O_CLOEXEC);
-        CHECK(fd >= 0 && read(fd, text, sizeof text - 1) > 0);
-        close(fd);
-    }
+    until_state(child, 'Z');
     SAME(nattch(id), 1);
     // Long enough for a daemon that looks at its clients from time to time to look.
     nanosleep(&(struct timespec){0, 600000000}, NULL);

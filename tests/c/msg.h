@@ -134,24 +134,26 @@ static inline void receives_at(int line, int id, long want, int flags, long type
 // Checks that nothing that is wanted is there.
 #define NOTHING(id, want, flags) FAILS(ENOMSG, take(id, ROOM, want, (flags) | NOWAIT))
 
-// Whether a thread sleeps in a call on a queue.
-static inline int is_asleep(pid_t pid, pid_t thread)
+// Whether a thread sleeps in a call on a queue. One that was woken and has not run yet still shows that
+// call, but another state; and one that shows the state a moment later may sleep elsewhere by then.
+static inline int is_asleep(pid_t thread)
 {
-    char path[64], text[64] = "";
+    char before[256], after[256];
     int number = -1;
-    snprintf(path, sizeof path, "/proc/%d/task/%d/syscall", pid, thread);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    CHECK(fd >= 0);
-    ssize_t got = read(fd, text, sizeof text - 1);
-    close(fd);
-    return got > 0 && sscanf(text, "%d", &number) == 1
-           && (number == SYS_msgsnd || number == SYS_msgrcv || number == SYS_futex);
+    proc_of(thread, "syscall", before, sizeof before);
+    if (sscanf(before, "%d", &number) != 1
+        || (number != SYS_msgsnd && number != SYS_msgrcv && number != SYS_futex))
+        return 0;
+    if (state_of(thread) != 'S')
+        return 0;
+    proc_of(thread, "syscall", after, sizeof after);
+    return strcmp(before, after) == 0;
 }
 
 // Waits until it does. More than once, lest it is on its way there.
 static inline void until_thread_asleep(pid_t pid, pid_t thread)
 {
-    for (int seen = 0; seen < 3; seen = is_asleep(pid, thread) ? seen + 1 : 0) {
+    for (int seen = 0; seen < 3; seen = is_asleep(thread) ? seen + 1 : 0) {
         CHECK(state_of(pid) != 'Z');
         sched_yield();
     }

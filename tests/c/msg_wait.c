@@ -324,7 +324,7 @@ static void sleepers_sleep(char **args)
     for (int n = 0; n < 4; n++) {
         cpu_of(children[n], &after[n]);
         CHECK(after[n] - before[n] <= 1);
-        SAME(state_of(children[n]), 'S');
+        until_state(children[n], 'S');
     }
     queue_gone(id);
     for (int n = 0; n < 4; n++)
@@ -343,6 +343,7 @@ static void one_is_disturbed(char **args)
         children[n] = receiver(id, n % 2 ? 0 : n + 1, 9, 0, 0, "x");
     // Long enough to have settled.
     nanosleep(&(struct timespec){0, 50000000}, NULL);
+    time_t begun = time(NULL);
     for (int n = 0; n < MANY; n++)
         before[n] = switches_of(children[n]);
     long disturbed = 0;
@@ -354,8 +355,8 @@ static void one_is_disturbed(char **args)
             before[other] = switches_of(children[other]);
         }
     }
-    // A sleeper may look around by itself now and then; a herd would be 66.
-    CHECK(disturbed <= MANY);
+    // A sleeper may look around by itself every two seconds; a herd would be 66 more.
+    CHECK(disturbed <= MANY + MANY * (time(NULL) - begun));
     queue_gone(id);
 }
 

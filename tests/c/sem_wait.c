@@ -384,7 +384,7 @@ static void sleepers_sleep(char **args)
     for (int n = 0; n < 4; n++) {
         cpu_of(children[n], &after[n]);
         CHECK(after[n] - before[n] <= 1);
-        SAME(state_of(children[n]), 'S');
+        until_state(children[n], 'S');
     }
     does(id, 0, 4, 0);
     for (int n = 0; n < 4; n++)
@@ -412,6 +412,7 @@ static void one_is_disturbed(char **args)
         until_state(children[n], 'S');
     // Long enough to have settled.
     nanosleep(&(struct timespec){0, 50000000}, NULL);
+    time_t begun = time(NULL);
     for (int n = 0; n < MANY; n++)
         before[n] = switches_of(children[n]);
     long disturbed = 0;
@@ -423,8 +424,8 @@ static void one_is_disturbed(char **args)
             before[other] = switches_of(children[other]);
         }
     }
-    // A sleeper may look around by itself now and then; a herd would be 66.
-    CHECK(disturbed <= MANY);
+    // A sleeper may look around by itself every two seconds; a herd would be 66 more.
+    CHECK(disturbed <= MANY + MANY * (time(NULL) - begun));
     does(id, 0, 1, 0);
     wait_ok(children[MANY - 1]);
     set_gone(id);

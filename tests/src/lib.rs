@@ -140,7 +140,8 @@ const WAITING: [i64; 5] = [
 
 /// Whether a process sleeps in a call that waits for others: natively that is the call itself, routed
 /// a futex. The number of the call is not enough: one that was woken, but that its processor has not
-/// taken up yet, still has that number, while its state is no longer `S`.
+/// taken up yet, still has that number, while its state is no longer `S`. Nor is the state, looked at
+/// later: it may sleep elsewhere by then.
 pub fn sleeps(pid: i32) -> bool {
     if let Some(far) = guests::far(pid.cast_unsigned()) {
         return matches!(
@@ -155,5 +156,5 @@ pub fn sleeps(pid: i32) -> bool {
     // The state follows the name, which may have anything in it, in parentheses.
     let stat = read("stat");
     let state = stat.rsplit_once(") ").map(|(_, rest)| rest);
-    waiting && state.is_some_and(|rest| rest.starts_with('S'))
+    waiting && state.is_some_and(|rest| rest.starts_with('S')) && read("syscall") == call
 }

@@ -17,11 +17,8 @@ pub const SHAPE_BLOCKS: usize = 2;
 /// Waiters that fit, low half; 0.
 pub const SHAPE_WAITERS: usize = 3;
 
-// In the second line. The counts of waiters ([`region::COUNTS`]): receivers, low half; senders, high
+// In the second line: the counts of waiters ([`region::COUNTS`]): receivers, low half; senders, high
 // half. Receivers are in the line that begins at [`region::QUEUE`].
-
-/// Number that the next message gets.
-pub const NEXT_SEQ: usize = 11;
 
 // The third line.
 
@@ -39,7 +36,7 @@ pub const FREE_HEADERS: usize = 22;
 /// Free blocks, likewise.
 pub const FREE_BLOCKS: usize = 23;
 
-// The fourth line.
+// The fourth line: what hardly changes, and what a receiver looks at before it takes the lock.
 
 /// The line of senders that wait, as [`region::QUEUE`].
 pub const SENDERS: usize = 24;
@@ -54,6 +51,8 @@ pub const RTIME: usize = 28;
 
 /// The messages that somebody has in its hands who does not wait: ends, as [`MESSAGES`].
 pub const HELD: usize = 29;
+/// Number that the next message gets.
+pub const NEXT_SEQ: usize = 30;
 
 /// Where the journal begins.
 pub const JOURNAL: usize = 32;
@@ -65,10 +64,11 @@ pub const TYPES: usize = 64;
 pub mod header {
     /// How many there are.
     pub const WORDS: usize = 16;
-    /// One of [`FREE`], [`HELD`], [`QUEUED`], [`GIVEN`], low half; bytes of the text, high half.
+    /// One of [`FREE`], [`HELD`], [`QUEUED`], [`GIVEN`], low half; bytes of the text, or of a free one the
+    /// next free one, one more than the index, high half.
     pub const STATE: usize = 0;
     /// Neighbours in the queue, or among those that are in somebody's hands: next, low half; previous,
-    /// high half; one more than the index. Of a free one: the next free one.
+    /// high half; one more than the index.
     pub const LINK: usize = 1;
     /// Neighbours in the list of its type, likewise.
     pub const TYPE_LINK: usize = 2;
@@ -189,7 +189,7 @@ impl Shape {
 
     /// Index of the first list of messages by type.
     pub const fn types_at(&self) -> usize {
-        JOURNAL + 2 * JOURNAL_ENTRIES
+        JOURNAL + region::entry(JOURNAL_ENTRIES)
     }
 
     /// Index of the first waiter's record.
@@ -220,7 +220,7 @@ impl Shape {
 
 /// Entries of the journal: what is committed at once is about two messages and two waiters at most,
 /// each with its neighbours.
-const JOURNAL_ENTRIES: usize = 64;
+const JOURNAL_ENTRIES: usize = 63;
 
 impl Layout for Shape {
     const MAGIC: u64 = u64::from_le_bytes(*b"VSHMEMQ1");
@@ -269,7 +269,7 @@ impl Layout for Shape {
 }
 
 const _: () = {
-    assert!(JOURNAL.is_multiple_of(LINE) && JOURNAL_ENTRIES.is_multiple_of(LINE));
+    assert!(JOURNAL.is_multiple_of(LINE) && region::entry(JOURNAL_ENTRIES).is_multiple_of(LINE));
     assert!(wants::MESSAGE < waiter::OPS + waiter::INLINE);
     assert!(header::WORDS.is_multiple_of(LINE) && BLOCK.is_multiple_of(64));
     // The largest queue can be computed with.

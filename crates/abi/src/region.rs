@@ -33,15 +33,14 @@ pub const SHAPE: usize = 1;
 /// How many they are.
 pub const SHAPE_WORDS: usize = 3;
 
-// The second line: what every operation touches. Word 11 is the kind's own.
+// The second line: what every operation looks at, and hardly one changes but for the lock itself: others look
+// at that. Word 11 is the kind's own.
 
 /// Token of the process that holds the lock; 0: nobody. Everything below is written by the holder
 /// alone, but for [`waiter::POST`] and the freeing of a waiter's record.
 pub const LOCK: usize = 8;
 /// Public id of the construct; another one, or 0, when it is gone.
 pub const IDENT: usize = 9;
-/// How many entries of the journal count. 0: nothing is half done.
-pub const JOURNALED: usize = 10;
 /// Waiters, in two numbers, as the kind says.
 pub const COUNTS: usize = 12;
 /// A line of waiters: first, low half; last, high half; both one more than the index.
@@ -116,12 +115,19 @@ pub const fn lines(words: usize) -> usize {
     words.div_ceil(LINE) * LINE
 }
 
+/// Words from the beginning of a journal to entry `number`: the index of a word, and its old value. With
+/// as many entries, this is its length.
+pub const fn entry(number: usize) -> usize {
+    2 + 2 * number
+}
+
 /// The sizes of one construct, and so where in its region what lies.
 pub trait Layout: Copy {
     /// First word of the region.
     const MAGIC: u64;
 
-    /// Where the journal begins: pairs of a word's index and its old value.
+    /// Where the journal begins: how many of its entries count (0: nothing is half done), a word of nothing,
+    /// then the entries ([`entry`]).
     const JOURNAL: usize;
 
     /// The words that tell the sizes.

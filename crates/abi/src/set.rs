@@ -120,7 +120,7 @@ impl Shape {
 
     /// Index of the first semaphore's word: value in 16 bits, then pid and domain in 24 bits each.
     pub const fn sems_at(&self) -> usize {
-        lines(JOURNAL + 2 * self.journal_entries())
+        lines(JOURNAL + region::entry(self.journal_entries()))
     }
 
     /// Index of the first semaphore's queue: first, low half; last, high half; one more than the

@@ -67,7 +67,6 @@ fn the_wire_page_names_every_field_at_its_offset() {
         SHAPE,
         LOCK,
         IDENT,
-        JOURNALED,
         COUNTS,
         QUEUE,
         INTENT,
@@ -98,7 +97,6 @@ fn the_wire_page_names_every_field_at_its_offset() {
         SHAPE_MESSAGES,
         SHAPE_BLOCKS,
         SHAPE_WAITERS,
-        NEXT_SEQ,
         MESSAGES,
         QNUM,
         CBYTES,
@@ -111,6 +109,7 @@ fn the_wire_page_names_every_field_at_its_offset() {
         STIME,
         RTIME,
         HELD,
+        NEXT_SEQ,
         JOURNAL
     );
     rows.push(format!("### Header of a message ({} words)", header::WORDS));

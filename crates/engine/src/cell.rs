@@ -26,6 +26,10 @@ pub trait Cell64 {
         success: Ordering,
         failure: Ordering,
     ) -> Result<u64, u64>;
+
+    /// Has the word's cache line brought along, to be written soon. Changes nothing, and waits for nothing.
+    #[inline(always)]
+    fn fetch(&self) {}
 }
 
 impl Cell64 for AtomicU64 {
@@ -53,5 +57,18 @@ impl Cell64 for AtomicU64 {
         failure: Ordering,
     ) -> Result<u64, u64> {
         self.compare_exchange(current, new, success, failure)
+    }
+
+    #[inline(always)]
+    fn fetch(&self) {
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
+        // SAFETY: a hint. Processors that do not know it pass over it.
+        unsafe {
+            std::arch::asm!(
+                "prefetchw [{}]",
+                in(reg) self,
+                options(nostack, preserves_flags, readonly),
+            );
+        }
     }
 }

@@ -50,6 +50,7 @@ mod own;
 mod own_fd;
 mod process;
 mod regions;
+mod runs;
 mod sem;
 mod sem_ctl;
 mod session;

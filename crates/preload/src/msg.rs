@@ -12,8 +12,10 @@
 use crate::cancel::{Answer, Then, cancellation_point};
 use crate::construct::{get_known, get_request, is_routed_key, left_to_kernel};
 use crate::errno::fail;
-use crate::locals::{ALTER, Locals, READ, Table};
+use crate::locals::{ALTER, Local, Locals, READ, Table};
 use crate::own::{self, Around, Failed, seconds};
+use crate::process::processors;
+use crate::runs::{Runs, Way};
 use crate::session::{Session, live_directory};
 use crate::sys::Space;
 use crate::text::{self, HEAD, Short};
@@ -41,7 +43,7 @@ static QUEUES: Table<Shape> = Table::new();
 
 impl own::Kind for Shape {
     const KIND: Kind = Kind::Msg;
-    type Notes = ();
+    type Notes = Runs;
 
     #[inline(always)]
     fn table() -> &'static Table<Self> {
@@ -54,6 +56,24 @@ impl own::Kind for Shape {
 
     fn free_record(queue: &Queue<'static, AtomicU64>, index: u32) {
         queue.collect(index);
+    }
+
+    fn contended(queue: &Local<Self>) {
+        if processors() > 1
+            && let Some(way) = queue.notes.had_a_run()
+        {
+            queue
+                .notes
+                .wait_on(way, || come(&queue.region, way), || false);
+        }
+    }
+}
+
+/// What there is more of, the more a call that goes this way has to do.
+fn come(queue: &Queue<'static, AtomicU64>, way: Way) -> u64 {
+    match way {
+        Way::In => u64::from(queue.qnum()).wrapping_neg(),
+        Way::Out => queue.sent(),
     }
 }
 
@@ -195,11 +215,18 @@ fn send_to(id: c_int, from: usize, size: usize, nowait: bool) -> Result<c_long, 
     let mut sent = locked.send_small(mtype, &text, size, &caller);
     if sent == Sent::Full && !nowait {
         let region = own.local.region;
-        locked = wait::look_early(&own, locked, thread, &around, || region.fits(size))?;
+        let wait_on = |stops: &dyn Fn() -> bool| {
+            let come = || come(&region, Way::In);
+            own.local.notes.wait_on(Way::In, come, stops);
+        };
+        locked = wait::look_early(&own, locked, thread, &around, || region.fits(size), wait_on)?;
         sent = locked.send_small(mtype, &text, size, &caller);
     }
     match sent {
-        Sent::Done => Ok(own.done(locked, thread, 0)),
+        Sent::Done => {
+            own.local.notes.count(Way::In);
+            Ok(own.done(locked, thread, 0))
+        }
         Sent::NoRoom => own.done(locked, thread, Err(libc::ENOMEM.into())),
         Sent::Full if nowait => own.done(locked, thread, Err(libc::EAGAIN.into())),
         Sent::Full => match locked.hold(size, mtype, caller.token) {
@@ -257,7 +284,10 @@ fn send_straight(
         return own.drop_message(locked, thread, message, Err(libc::EFAULT.into()));
     }
     match locked.send(message, &caller) {
-        Sent::Done => Ok(own.done(locked, thread, 0)),
+        Sent::Done => {
+            own.local.notes.count(Way::In);
+            Ok(own.done(locked, thread, 0))
+        }
         Sent::NoRoom => own.done(locked, thread, Err(libc::EIDRM.into())),
         Sent::Full if nowait => own.drop_message(locked, thread, message, Err(libc::EAGAIN.into())),
         Sent::Full => wait_to_send(&own, locked, message, &caller, thread, &around),
@@ -287,7 +317,10 @@ fn wait_to_send<'b>(
             again: Cell::new(None),
         };
         match wait::wait(own, &sending, place, index, None, locked, thread) {
-            Came::Result(0) => return Ok(0),
+            Came::Result(0) => {
+                own.local.notes.count(Way::In);
+                return Ok(0);
+            }
             Came::Result(errno) => return Err((-errno as c_int).into()),
             Came::Again => {}
         }
@@ -394,7 +427,12 @@ fn receive_from(
         if received == Received::Nothing && !nowait {
             let region = own.local.region;
             let sent = region.sent();
-            locked = wait::look_early(&own, locked, thread, &around, || region.sent() != sent)?;
+            let wait_on = |stops: &dyn Fn() -> bool| {
+                let come = || come(&region, Way::Out);
+                own.local.notes.wait_on(Way::Out, come, stops);
+            };
+            let comes = || region.sent() != sent;
+            locked = wait::look_early(&own, locked, thread, &around, comes, wait_on)?;
             received = locked.receive(&want, &caller, &mut text);
         }
         match received {
@@ -403,6 +441,7 @@ fn receive_from(
             Received::TooBig => return own.done(locked, thread, Err(libc::E2BIG.into())),
             received => {
                 locked.unlock();
+                own.local.notes.count(Way::Out);
                 let result = receiving.deliver(&own, thread, &around, received, text);
                 thread.leave();
                 return as_result(result);
@@ -417,6 +456,7 @@ fn receive_from(
         };
         let came = wait::wait(&own, &receiving, place, index, None, locked, thread);
         if let Came::Result(result) = came {
+            own.local.notes.count(Way::Out);
             return as_result(result);
         }
     }

@@ -38,6 +38,10 @@ pub trait Kind: region::Kind + 'static {
 
     /// Frees the record of a waiter whose result was taken.
     fn free_record(region: &Region<'static, AtomicU64, Self>, index: u32);
+
+    /// Before the lock of a construct is waited for, which somebody else has: for who would rather leave it
+    /// to others for a while.
+    fn contended(_: &Local<Self>) {}
 }
 
 /// A region whose lock this process holds.
@@ -236,13 +240,18 @@ impl<K: Kind> Own<K> {
         thread: &Thread,
         around: &'b Around<K>,
     ) -> Result<Held<'b, K>, c_int> {
+        self.await_release();
+        self.lock(thread, around)
+    }
+
+    /// Waits for a moment, if need be, until nobody has the lock.
+    pub fn await_release(&self) {
         for _ in 0..SOON {
             if self.local.region.lock_holder() == Token::NONE {
                 break;
             }
             std::hint::spin_loop();
         }
-        self.lock(thread, around)
     }
 
     /// [`Self::lock`] in a critical section, which goes on also if there is no lock to be had.
@@ -281,6 +290,11 @@ impl<K: Kind> Own<K> {
     fn acquire_slowly(&self, thread: &Thread) -> Result<(), c_int> {
         let token = self.process.token();
         let mut patience = Patience::new(processors() > 1);
+        thread.leave();
+        K::contended(self.local);
+        if !thread.enter() {
+            return Err(libc::EINTR);
+        }
         loop {
             // Holders have it for well under a microsecond, unless they lost their processor. Who looks too
             // often gets it after each of their calls: then all that they work on goes from processor to

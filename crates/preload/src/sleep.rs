@@ -189,11 +189,13 @@ mod tests {
         fn until_state(&self, state: char) {
             loop {
                 let read = |name| std::fs::read_to_string(format!("/proc/{}/{name}", self.0));
+                // Around the state: it may be that of a sleep before the call.
+                let call = || read("syscall").unwrap_or_else(|_| "202 ".into());
+                let before = call();
                 let stat = read("stat").expect("stat");
-                let call = read("syscall").unwrap_or_else(|_| "202 ".into());
                 let now = stat.rsplit(") ").next().and_then(|s| s.chars().next());
-                let sleeping = call.starts_with("202 ") || call.starts_with("219 ");
-                if now == Some(state) && (sleeping || state != 'S') {
+                let sleeping = before.starts_with("202 ") || before.starts_with("219 ");
+                if now == Some(state) && (state != 'S' || sleeping && call() == before) {
                     return;
                 }
                 std::thread::yield_now();

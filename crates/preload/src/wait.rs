@@ -177,6 +177,7 @@ pub fn look_early<'b, K: Kind>(
     thread: &Thread,
     around: &'b Around<K>,
     mut look: impl FnMut() -> bool,
+    found: impl FnOnce(&dyn Fn() -> bool),
 ) -> Result<Held<'b, K>, c_int> {
     // Where others wait, or processors are few, whoever is looked for may need ours.
     if locked.waiting() + 1 >= processors() {
@@ -190,19 +191,24 @@ pub fn look_early<'b, K: Kind>(
     locked.unlock();
     thread.leave();
     let local = own.local;
-    SPINS.look(&local.early, local.waits.load(Relaxed), || {
+    let interrupted = || early.interrupted.load(Relaxed);
+    let looked = SPINS.look(&local.early, local.waits.load(Relaxed), || {
         std::hint::spin_loop();
-        if look() || early.interrupted.load(Relaxed) {
+        if look() || interrupted() {
             Look::Found
         } else {
             Look::Nothing
         }
     });
+    if looked {
+        found(&interrupted);
+        own.await_release();
+    }
     if !thread.enter() {
         return Err(libc::EINTR);
     }
     thread.clear_waiting();
-    if early.interrupted.load(Relaxed) {
+    if interrupted() {
         thread.leave();
         return Err(libc::EINTR);
     }

@@ -162,7 +162,7 @@ impl<C: Cell64, S: Surroundings> Locked<'_, '_, C, S> {
             let Some(index) = line.named(name) else {
                 break;
             };
-            name = halves(self.load(line.link(index))).0;
+            name = self.after(line, index);
             let owner = Token::from_raw(self.load(self.region.header(index) + header::OWNER));
             if dead.is(owner)
                 && let Some(message) = self.held(index, owner)

@@ -58,8 +58,8 @@ impl<C: Cell64, S: Surroundings> Locked<'_, '_, C, S> {
         if message.size > want.room {
             return Received::TooBig;
         }
-        self.store(msgq::LRPID, caller.who.0);
-        self.store(msgq::RTIME, caller.now as u64);
+        self.note(msgq::LRPID, caller.who.0);
+        self.note(msgq::RTIME, caller.now as u64);
         self.take_out(message);
         let (_, senders) = self.counts();
         if senders != 0 {
@@ -105,7 +105,7 @@ impl<C: Cell64, S: Surroundings> Locked<'_, '_, C, S> {
         self.store(at + wants::MODE, word_of(want.search as u32, want.room));
         self.store(at + wants::MESSAGE, 0);
         self.put(at + waiter::STATE, waiter::QUEUED);
-        self.link_last(self.region.receivers(), index);
+        self.link_new_last(self.region.receivers(), index);
         let (waiting, senders) = self.counts();
         self.put(COUNTS, word_of(waiting.wrapping_add(1), senders));
         self.commit();

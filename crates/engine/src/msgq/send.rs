@@ -56,7 +56,7 @@ impl<C: Cell64, S: Surroundings> Locked<'_, '_, C, S> {
             Some(message) => {
                 let state = self.region.header(message) + header::STATE;
                 self.put(state, word_of(header::HELD as u32, size));
-                self.link_last(self.region.in_hands(), message);
+                self.link_new_last(self.region.in_hands(), message);
                 self.commit();
             }
             None => self.roll_back(),
@@ -75,6 +75,8 @@ impl<C: Cell64, S: Surroundings> Locked<'_, '_, C, S> {
         let mtype = self.region.type_of(message);
         let receiver = self.receiver_for(mtype, held.size, &mut { STEPS });
         self.unlink(self.region.in_hands(), message);
+        // If this is not committed it is in that list still.
+        self.put(self.region.header(message) + header::LINK, 0);
         self.deliver(held, mtype, receiver, caller.who, caller.now);
         self.post_all();
         Sent::Done
@@ -89,7 +91,7 @@ impl<C: Cell64, S: Surroundings> Locked<'_, '_, C, S> {
         self.store(at + wants::MESSAGE, u64::from(message) + 1);
         self.put(at + waiter::STATE, waiter::QUEUED | SENDS);
         self.unlink(self.region.in_hands(), message);
-        self.link_last(self.region.senders(), index);
+        self.link_new_last(self.region.senders(), index);
         let (waiting, senders) = self.counts();
         let counts = word_of(waiting.wrapping_add(1), senders.wrapping_add(1));
         self.put(COUNTS, counts);
@@ -107,8 +109,8 @@ impl<C: Cell64, S: Surroundings> Locked<'_, '_, C, S> {
         sender: Who,
         now: i64,
     ) {
-        self.store(msgq::LSPID, sender.0);
-        self.store(msgq::STIME, now as u64);
+        self.note(msgq::LSPID, sender.0);
+        self.note(msgq::STIME, now as u64);
         match receiver {
             Some(receiver) => {
                 self.number(message.index);
@@ -131,8 +133,8 @@ impl<C: Cell64, S: Surroundings> Locked<'_, '_, C, S> {
             word_of(header::GIVEN as u32, message.size),
         );
         self.put(of + wants::MESSAGE, u64::from(message.index) + 1);
-        self.store(msgq::LRPID, self.who_of(receiver).0);
-        self.store(msgq::RTIME, now as u64);
+        self.note(msgq::LRPID, self.who_of(receiver).0);
+        self.note(msgq::RTIME, now as u64);
         self.finish(receiver, 0);
     }
 

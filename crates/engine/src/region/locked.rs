@@ -63,14 +63,23 @@ impl<'a, 'b, C: Cell64, S: Surroundings, K: Kind> Locked<'a, 'b, C, S, K> {
         self.region.at(index).store(value, Release);
     }
 
+    /// [`Self::store`] of what is there already, as a rule: a cache line that others have to look at stays
+    /// where it is then.
+    #[inline(always)]
+    pub(crate) fn note(&self, index: usize, value: u64) {
+        if self.load(index) != value {
+            self.store(index, value);
+        }
+    }
+
     /// Changes a word for as long as the change is not rolled back.
     #[inline(always)]
     pub(crate) fn put(&mut self, index: usize, value: u64) {
-        let entry = K::JOURNAL + 2 * self.journaled;
+        let entry = K::JOURNAL + region::entry(self.journaled);
         self.store(entry, index as u64);
         self.store(entry + 1, self.load(index));
         self.journaled += 1;
-        self.store(region::JOURNALED, self.journaled as u64);
+        self.store(K::JOURNAL, self.journaled as u64);
         self.store(index, value);
     }
 
@@ -79,7 +88,7 @@ impl<'a, 'b, C: Cell64, S: Surroundings, K: Kind> Locked<'a, 'b, C, S, K> {
     pub(crate) fn commit(&mut self) {
         if self.journaled != 0 {
             self.journaled = 0;
-            self.store(region::JOURNALED, 0);
+            self.store(K::JOURNAL, 0);
         }
     }
 
@@ -87,18 +96,18 @@ impl<'a, 'b, C: Cell64, S: Surroundings, K: Kind> Locked<'a, 'b, C, S, K> {
     pub(crate) fn roll_back(&mut self) {
         while self.journaled > 0 {
             self.journaled -= 1;
-            let entry = K::JOURNAL + 2 * self.journaled;
+            let entry = K::JOURNAL + region::entry(self.journaled);
             let (index, old) = (self.load(entry) as usize, self.load(entry + 1));
-            if index > region::JOURNALED && index < self.region.shape.words() {
+            if index > region::IDENT && index < self.region.shape.words() {
                 self.store(index, old);
             }
-            self.store(region::JOURNALED, self.journaled as u64);
+            self.store(K::JOURNAL, self.journaled as u64);
         }
     }
 
     /// Takes over a journal that a dead holder has left.
     pub(crate) fn adopt_journal(&mut self) {
-        let left = self.load(region::JOURNALED) as usize;
+        let left = self.load(K::JOURNAL) as usize;
         self.journaled = left.min(self.region.shape.journal_entries());
     }
 

@@ -52,7 +52,7 @@ impl<C: Cell64, S: Surroundings, K: Kind> Locked<'_, '_, C, S, K> {
     }
 
     pub(crate) fn next(&self, line: Line, after: Waiting) -> Option<Waiting> {
-        self.follow(halves(self.load(line.link(after.index))).0)
+        self.follow(self.after(line, after.index))
     }
 
     /// The two counts of waiters.

@@ -164,11 +164,11 @@ impl<C: Cell64, S: Surroundings> Locked<'_, '_, C, S> {
             | (ops.len() as u64) << 16
             | long.map_or(0, |long| u64::from(long) + 1) << 32;
         self.put(at + waiter::STATE, state);
-        self.link_last(self.region.all(), index);
+        self.link_new_last(self.region.all(), index);
         let (waiting, complex) = self.counts();
         let complex = match ops {
             [single] => {
-                self.link_last(self.region.of_sem(single.num()), index);
+                self.link_new_last(self.region.of_sem(single.num()), index);
                 complex
             }
             _ => complex.wrapping_add(1),

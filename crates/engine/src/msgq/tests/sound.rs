@@ -10,18 +10,18 @@ fn messages<C: Cell64>(queue: &Queue<'_, C>) -> Vec<u32> {
     walk(queue, queue.messages())
 }
 
-/// A list of free things: what `next` leads to from the first.
+/// A list of free things: what `next` names from the first.
 fn free<C: Cell64>(
     queue: &Queue<'_, C>,
     word: usize,
-    next: impl Fn(u32) -> usize,
+    next: impl Fn(u32) -> u32,
 ) -> (Vec<u32>, u32) {
     let (mut name, high) = halves(queue.load(word));
     let mut list = Vec::new();
     while let Some(index) = name.checked_sub(1) {
         assert!(index < high && !list.contains(&index), "free {index}");
         list.push(index);
-        name = halves(queue.load(next(index))).0;
+        name = next(index);
     }
     (list, high)
 }
@@ -110,9 +110,7 @@ pub fn check<C: Cell64>(queue: &Queue<'_, C>) {
     for message in out {
         blocks.extend(chain(queue, state(message)));
     }
-    let (unused, high) = free(queue, msgq::FREE_HEADERS, |m| {
-        queue.header(m) + header::LINK
-    });
+    let (unused, high) = free(queue, msgq::FREE_HEADERS, |m| state(m).size);
     assert!(
         unused
             .iter()
@@ -121,7 +119,9 @@ pub fn check<C: Cell64>(queue: &Queue<'_, C>) {
     headers.extend(unused);
     headers.sort_unstable();
     assert_eq!(headers, Vec::from_iter(0..high), "each header in one place");
-    let (unused, high) = free(queue, msgq::FREE_BLOCKS, |block| queue.chain(block));
+    let (unused, high) = free(queue, msgq::FREE_BLOCKS, |block| {
+        queue.load(queue.chain(block)) as u32
+    });
     blocks.extend(unused);
     blocks.sort_unstable();
     assert_eq!(blocks, Vec::from_iter(0..high), "each block in one place");

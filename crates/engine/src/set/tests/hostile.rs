@@ -123,6 +123,12 @@ fn queues_that_lead_back_to_themselves_hold_nobody_up_for_long() {
             for link in [waiter::LINK, waiter::SEM_LINK] {
                 locked.store(at + link, word_of(first + 1, first + 1));
             }
+            // There is no last one, at which a walk would end.
+            let queues = (0..shape.sems).map(|num| set.sem_queue(num));
+            for ends in queues.chain([region::QUEUE]) {
+                let (begin, _) = halves(locked.load(ends));
+                locked.store(ends, word_of(begin, 0));
+            }
             for (num, value) in (0..).zip(values) {
                 locked.store(set.sem(num), value);
             }
