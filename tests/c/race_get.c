@@ -3,8 +3,8 @@
 // One of several racers for new keys: in each round all of them ask at the same moment to create
 // the segment of one key, and exactly one may get it.
 //
-// race_get FILE RACERS ROUNDS KEY: FILE is a zeroed page that all racers map, to wait for one
-// another in; round r is about KEY+r. For each round a line: "won ID" or the name of the errno,
+// race_get PAGE RACERS ROUNDS KEY: PAGE is a zeroed file of a page that all racers map, to wait for one
+// another in, or `key:NUMBER`, a segment, where they have no file in common; round r is about KEY+r. For each round a line: "won ID" or the name of the errno,
 // then the id that a get without IPC_CREAT finds once all have had their turn.
 
 #define _GNU_SOURCE
@@ -29,14 +29,21 @@ static void meet(unsigned racers) {
 		sched_yield();
 }
 
+// The page in which they meet.
+static void *page(const char *name) {
+	if (strncmp(name, "key:", 4) == 0)
+		return shmat(shmget((key_t)strtol(name + 4, NULL, 0), 4096, 0600), NULL, 0);
+	int file = open(name, O_RDWR | O_CLOEXEC);
+	return mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+}
+
 int main(int argc, char **argv) {
 	if (argc != 5)
 		return 2;
-	int file = open(argv[1], O_RDWR | O_CLOEXEC);
 	unsigned racers = (unsigned)atoi(argv[2]);
 	int rounds = atoi(argv[3]);
 	key_t key = (key_t)strtol(argv[4], NULL, 0);
-	arrived = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+	arrived = page(argv[1]);
 	if (arrived == MAP_FAILED) {
 		perror(argv[1]);
 		return 1;

@@ -23,15 +23,19 @@ impl World {
     /// A new world in which nothing runs yet; among guests theirs.
     #[allow(clippy::new_without_default)] // making a directory is not a default
     pub fn new() -> Self {
-        let place = match std::env::var(ENV_GUESTS) {
-            Ok(guests) => Place::Guests {
-                dir: vshmem_abi::paths::default_dir(),
-                guests,
-            },
-            Err(_) => {
-                let dir = tempfile::Builder::new().prefix("vshmem-test-").tempdir();
-                Place::Own(dir.expect("tempdir"))
-            }
+        if let Ok(guests) = std::env::var(ENV_GUESTS) {
+            return Self::of_guests(&guests);
+        }
+        let dir = tempfile::Builder::new().prefix("vshmem-test-").tempdir();
+        let place = Place::Own(dir.expect("tempdir"));
+        Self { place }
+    }
+
+    /// The world of guests, in which domains are where `guests` says ([`ENV_GUESTS`]).
+    pub fn of_guests(guests: &str) -> Self {
+        let place = Place::Guests {
+            dir: vshmem_abi::paths::default_dir(),
+            guests: guests.to_owned(),
         };
         Self { place }
     }
@@ -183,7 +187,10 @@ impl World {
     fn remove_all(&self) -> Result<(), String> {
         let mut remover = self.preload("a", "all,private", cc("remove_all"));
         let ended = remover.status().map_err(|e| e.to_string())?;
-        let left = self.vshmem(&["ls"]).output().map_err(|e| e.to_string())?;
+        let left = self
+            .vshmem(&["ls", "--domain", "a"])
+            .output()
+            .map_err(|e| e.to_string())?;
         let left = String::from_utf8_lossy(&left.stdout).into_owned();
         if ended.success() && !left.contains("0x") {
             Ok(())

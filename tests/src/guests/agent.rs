@@ -56,6 +56,7 @@ fn answer(mut connection: Connection, children: &Children) {
             send(pid, signal);
             let _ = connection.say(&Answer::Done);
         }
+        Ask::Quit => std::process::exit(0),
         Ask::Sleeps(pid) => drop(connection.say(&Answer::Is(crate::sleeps(pid)))),
         other => panic!("not a first question: {other:?}"),
     }

@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! All tests between guests, in their order: those that the host port passes too, as the same binaries,
+//! and those that only guests can be used for.
+
+mod lives;
+mod shared;
+
+use super::{Answer, Ask, Connection, ENV_GUESTS, ENV_PROGRAMS, Program};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::{Command, ExitCode};
+
+/// Where the lab has put the tests, in every domain.
+const LAB: &str = "/lab";
+
+/// Cases of each conformance test: emulation is slow, and the host port runs hundreds.
+const CASES: &str = "25";
+
+/// The suite under way.
+pub(super) struct Suite {
+    hosts: [String; 3],
+    passed: u64,
+    failed: u64,
+}
+
+/// A program that has ended.
+pub(super) struct Ended {
+    /// Its status as `wait` has it.
+    pub status: i32,
+    /// All that it wrote.
+    pub text: String,
+}
+
+/// Runs all of it; the status says whether all passed.
+pub fn run(hosts: [String; 3]) -> ExitCode {
+    let mut suite = Suite {
+        hosts,
+        passed: 0,
+        failed: 0,
+    };
+    suite.hosts.iter().for_each(|host| await_agent(host));
+    suite.same_binaries();
+    shared::run(&mut suite);
+    lives::run(&mut suite);
+    for host in suite.hosts.clone() {
+        // The lab judges how its command ends.
+        let _ = Connection::to(&host).say(&Ask::Quit);
+    }
+    let word = if suite.failed == 0 { "ok" } else { "FAILED" };
+    println!(
+        "test result: {word}. {} passed; {} failed; 0 ignored",
+        suite.passed, suite.failed
+    );
+    ExitCode::from(u8::from(suite.failed > 0))
+}
+
+impl Suite {
+    /// A test of the suite's own.
+    pub(super) fn check(&mut self, name: &str, test: impl FnOnce(&Self)) {
+        let passed = catch_unwind(AssertUnwindSafe(|| test(self))).is_ok();
+        self.count(name, passed);
+    }
+
+    fn count(&mut self, name: &str, passed: bool) {
+        println!("test {name} ... {}", if passed { "ok" } else { "FAILED" });
+        *(if passed {
+            &mut self.passed
+        } else {
+            &mut self.failed
+        }) += 1;
+    }
+
+    /// The address of a guest: 1, 2 or 3.
+    pub(super) fn host(&self, guest: usize) -> &str {
+        &self.hosts[guest - 1]
+    }
+
+    /// Starts a program in a guest, with all keys routed; its answers are read from the connection.
+    pub(super) fn start(&self, guest: usize, argv: &[&str]) -> Connection {
+        let mut program = plain(&["vshmem", "run", "--keys", "all,private", "--"]);
+        program
+            .argv
+            .extend(argv.iter().map(|arg| (*arg).to_owned()));
+        started(self.host(guest), program)
+    }
+
+    /// Runs a program in a guest to its end, with all keys routed.
+    pub(super) fn routed(&self, guest: usize, argv: &[&str]) -> Ended {
+        to_end(self.start(guest, argv))
+    }
+
+    /// The same without Vshmem; the program has to succeed.
+    pub(super) fn succeed(&self, guest: usize, argv: &[&str]) -> String {
+        let ended = to_end(started(self.host(guest), plain(argv)));
+        assert_eq!(ended.status, 0, "{argv:?}: {}", ended.text);
+        ended.text
+    }
+
+    /// The tests that the host port passes: each guest alone, and the first two against each other.
+    fn same_binaries(&mut self) {
+        let alone = [
+            ("semaphores", vec![]),
+            ("queues", vec![]),
+            ("lifecycle", vec!["--skip", "domain", "--skip", "namespace"]),
+            ("permissions", vec![]),
+        ];
+        let both = [
+            (
+                "sem_domains",
+                vec!["--skip", "the_death_of", "--skip", "the_end_of"],
+            ),
+            (
+                "queue_domains",
+                vec!["--skip", "the_death_of", "--skip", "the_end_of"],
+            ),
+            ("lifecycle", vec!["domain", "--skip", "namespace"]),
+            ("conformance", vec!["routed_calls"]),
+            ("sem_conformance", vec!["routed_calls"]),
+            ("msg_conformance", vec!["routed_calls"]),
+        ];
+        for (binary, filters) in alone {
+            // Both at once: each has a processor.
+            let one = [1, 2].map(|guest| self.binary(guest, binary, &filters, "a="));
+            for (guest, connection) in (1..).zip(one) {
+                self.judge(&format!("dom{guest} alone, {binary}"), connection);
+            }
+        }
+        for (binary, filters) in both {
+            let guests = format!("a= b={}", self.host(2));
+            let connection = self.binary(1, binary, &filters, &guests);
+            self.judge(&format!("dom1 and dom2, {binary}"), connection);
+        }
+    }
+
+    /// Starts a test binary in a guest; `guests` says where its domains are.
+    fn binary(&self, guest: usize, name: &str, filters: &[&str], guests: &str) -> Connection {
+        let mut program = plain(&[&format!("{LAB}/{name}"), "--test-threads=1"]);
+        program.argv.extend(filters.iter().map(|f| (*f).to_owned()));
+        let env = [
+            (ENV_GUESTS, guests),
+            (ENV_PROGRAMS, LAB),
+            ("VSHMEM_BIN_DIR", LAB),
+            ("VSHMEM_CONFORM_CASES", CASES),
+            ("CI", "true"),
+        ];
+        program.env = env.map(|(name, value)| (name.into(), value.into())).into();
+        started(self.host(guest), program)
+    }
+
+    /// Counts the tests of a binary as it runs.
+    fn judge(&mut self, what: &str, connection: Connection) {
+        let ended = to_end(connection);
+        let mut failed = false;
+        let tests = ended.text.lines().filter_map(|line| {
+            let (name, result) = line.strip_prefix("test ")?.rsplit_once(" ... ")?;
+            Some((name, result == "ok"))
+        });
+        let tests: Vec<_> = tests.collect();
+        for &(name, passed) in &tests {
+            failed |= !passed;
+            self.count(&format!("{what}: {name}"), passed);
+        }
+        if tests.is_empty() || !failed && ended.status != 0 {
+            self.count(&format!("{what}: the binary runs its tests"), false);
+            failed = true;
+        }
+        if failed {
+            println!("{}", ended.text);
+        }
+    }
+}
+
+/// A program without variables.
+pub(super) fn plain(argv: &[&str]) -> Program {
+    Program {
+        argv: argv.iter().map(|arg| (*arg).to_owned()).collect(),
+        env: Vec::new(),
+    }
+}
+
+/// Starts a program by an agent.
+pub(super) fn started(host: &str, program: Program) -> Connection {
+    let mut connection = Connection::to(host);
+    let told = format!("{program:?}");
+    match connection.ask(&Ask::Run(program)) {
+        Answer::Pid(_) => connection,
+        other => panic!("{told}: {other:?}"),
+    }
+}
+
+/// Waits until a program has ended.
+pub(super) fn to_end(mut connection: Connection) -> Ended {
+    let mut bytes = Vec::new();
+    loop {
+        match connection.hear() {
+            Some(Answer::Output(more) | Answer::Errors(more)) => bytes.extend(more),
+            Some(Answer::Ended(status)) => {
+                let text = String::from_utf8_lossy(&bytes).into_owned();
+                return Ended { status, text };
+            }
+            other => panic!("not about a program: {other:?}"),
+        }
+    }
+}
+
+/// Waits until an agent serves.
+pub(super) fn await_agent(host: &str) {
+    crate::wait_until("the agent serves", || {
+        std::net::TcpStream::connect((host, super::PORT)).is_ok()
+    });
+}
+
+/// Runs a command of dom0, which has to succeed.
+pub(super) fn in_dom0(argv: &[&str]) -> String {
+    let mut command = Command::new(argv[0]);
+    command.args(&argv[1..]);
+    crate::stdout_of(command)
+}

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What guests share while all goes well, and what they cannot have.
+
+use super::{Suite, in_dom0, to_end};
+use crate::World;
+use crate::actor::Actor;
+use nix::errno::Errno;
+
+/// What Linux lets a guest allocate at most, in pages.
+const LIMIT: &str = "/sys/module/xen_gntalloc/parameters/limit";
+
+pub(super) fn run(suite: &mut Suite) {
+    suite.check(
+        "two programs talk through one segment, each in a guest",
+        demo,
+    );
+    for (maker, mapper) in [(1, 2), (2, 1)] {
+        let name = format!(
+            "dom{mapper} maps what dom{maker} made: several times, over fork and exec, and when killed"
+        );
+        suite.check(&name, |suite| maps(suite, maker, mapper));
+    }
+    suite.check("one racer of two guests creates each of 200 keys", race);
+    suite.check("a third guest is refused, with the reason", third_guest);
+    suite.check("the limit of gntalloc gives ENOSPC and is named", limit);
+    suite.check(
+        "a segment is gone from Xen's grant tables when it is removed",
+        grants_end,
+    );
+}
+
+/// A world with domain `a` in dom1 and so on; its constructs are removed in the end.
+pub(super) fn world(suite: &Suite) -> World {
+    let place = |(name, guest)| format!("{name}={}", suite.host(guest));
+    World::of_guests(&[("a", 1), ("b", 2), ("c", 3)].map(place).join(" "))
+}
+
+fn demo(suite: &Suite) {
+    let writer = suite.start(1, &["/lab/hello", "write", "--key", "0x5600d000"]);
+    let reader = suite.routed(2, &["/lab/hello", "read", "--key", "0x5600d000"]);
+    let writer = to_end(writer);
+    assert_eq!(
+        (reader.status, writer.status),
+        (0, 0),
+        "{} {}",
+        reader.text,
+        writer.text
+    );
+    assert!(
+        reader.text.contains("saw \"greetings from pid"),
+        "{}",
+        reader.text
+    );
+    assert!(
+        writer.text.contains("was answered \"thanks, pid"),
+        "{}",
+        writer.text
+    );
+}
+
+/// Has a guest make a segment, a set and a queue of `key`.
+pub(super) fn make_all(world: &World, domain: &str, key: i32, bytes: u64) {
+    Actor::of(world, domain).make(key, bytes);
+    Actor::of_sets(world, domain).ok(&format!("get {key} 3 03600"));
+    Actor::of_queues(world, domain).ok(&format!("get {key} 03600"));
+}
+
+fn maps(suite: &Suite, maker: usize, mapper: usize) {
+    const KEY: i32 = 0x5600_d100;
+    let world = world(suite);
+    make_all(&world, ["a", "b"][maker - 1], KEY, 10 * 4096);
+    let ended = suite.routed(mapper, &["/lab/guest", "maps", &KEY.to_string()]);
+    assert_eq!(ended.status, 0, "{}", ended.text);
+}
+
+fn race(suite: &Suite) {
+    const ROUNDS: usize = 200;
+    let world = world(suite);
+    let mut maker = Actor::of(&world, "a");
+    maker.make(0x5600_d200, 4096);
+    let rounds = ROUNDS.to_string();
+    let args = [
+        "/lab/race_get",
+        "key:0x5600d200",
+        "2",
+        &rounds,
+        "0x5600e000",
+    ];
+    let racers = [1, 2].map(|guest| suite.start(guest, &args));
+    let ended = racers.map(to_end);
+    for racer in &ended {
+        assert_eq!(racer.status, 0, "{}", racer.text);
+    }
+    let mut won = [0; 2];
+    for round in 0..ROUNDS {
+        let lines =
+            [0, 1].map(|racer: usize| ended[racer].text.lines().nth(round).expect("a line"));
+        let words = lines.map(|line| line.split(' ').collect::<Vec<_>>());
+        let winners: Vec<_> = (0..2).filter(|&racer| words[racer][0] == "won").collect();
+        assert_eq!(winners.len(), 1, "round {round}: {lines:?}");
+        won[winners[0]] += 1;
+        assert_eq!(
+            words[1 - winners[0]][0],
+            "EEXIST",
+            "round {round}: {lines:?}"
+        );
+        assert_eq!(words[0].last(), words[1].last(), "round {round}: {lines:?}");
+    }
+    println!("the race: dom1 won {}, dom2 {}", won[0], won[1]);
+}
+
+fn third_guest(suite: &Suite) {
+    const KEY: i32 = 0x5600_d300;
+    let world = world(suite);
+    let mut a = Actor::of(&world, "a");
+    let id = a.make(KEY, 4096);
+    let mut b = Actor::of(&world, "b");
+    assert_eq!(b.ok(&format!("get {KEY} 0 0")), id);
+    b.ok(&format!("at {id} 0"));
+    b.ok("poke 0 0 7");
+    let mut c = Actor::of(&world, "c");
+    assert_eq!(c.ok(&format!("get {KEY} 0 0")), id);
+    assert_eq!(c.call(&format!("at {id} 0")), Err(Errno::ENOSPC));
+    // Nothing has happened to those who share it.
+    a.ok(&format!("at {id} 0"));
+    assert_eq!(a.ok("peek 0 0"), 7);
+    assert_eq!(a.nattch(id), 2);
+    let log = suite.succeed(3, &["cat", "/run/vshmem/local.log"]);
+    assert!(log.contains("one other domain only"), "{log}");
+}
+
+fn limit(suite: &Suite) {
+    let world = world(suite);
+    let before = suite.succeed(1, &["cat", LIMIT]);
+    let set = |to: &str| {
+        suite.succeed(1, &["sh", "-c", &format!("echo {to} >{LIMIT}")]);
+    };
+    let mut a = Actor::of(&world, "a");
+    a.make(0x5600_d400, 100 * 4096);
+    set("300");
+    let made = a.make(0x5600_d401, 100 * 4096);
+    assert_eq!(
+        a.call(&format!("get {} {} 03600", 0x5600_d402, 200 * 4096)),
+        Err(Errno::ENOSPC)
+    );
+    let log = suite.succeed(1, &["cat", "/run/vshmem/local.log"]);
+    assert!(log.contains(LIMIT), "{log}");
+    // What was there is usable, and with a higher limit there is more.
+    a.ok(&format!("at {made} 0"));
+    a.ok("poke 0 409599 1");
+    set(before.trim());
+    a.make(0x5600_d402, 200 * 4096);
+}
+
+/// How many pages dom1 has granted to dom2, and dom2 has mapped, as Xen itself counts.
+pub(super) fn granted(suite: &Suite) -> u64 {
+    let _ = suite;
+    let text = in_dom0(&["lab", "granted", "dom1", "dom2"]);
+    text.trim()
+        .parse()
+        .unwrap_or_else(|e| panic!("{text}: {e}"))
+}
+
+fn grants_end(suite: &Suite) {
+    const PAGES: u64 = 500;
+    let world = world(suite);
+    let mut a = Actor::of(&world, "a");
+    let mut b = Actor::of(&world, "b");
+    let before = granted(suite);
+    let id = a.make(0x5600_d500, PAGES * 4096);
+    b.ok(&format!("at {id} 0"));
+    let during = granted(suite);
+    assert!(during >= before + PAGES, "{before} {during}");
+    a.ok(&format!("rm {id}"));
+    b.ok("dt 0");
+    let after = granted(suite);
+    assert!(after < before + PAGES, "{before} {during} {after}");
+    println!("grants of dom1 mapped by dom2: {before}, with {PAGES} pages {during}, after {after}");
+}
