@@ -22,6 +22,8 @@
 //! - **Empty undo.** Who asked for `SEM_UNDO` without permission, or on a semaphore that there is not,
 //!   has an undo in the kernel, without adjustments, and its end counts as an operation: `sem_otime` of the set is not compared from then
 //!   on.
+//! - **Between guests** memory is taken, and granted, when it is made: scripts ask neither for segments
+//!   larger than a guest, nor for huge pages.
 //! - **Limits of grants** are raised out of the way: scripts make segments that no domain could grant.
 
 use super::script::{Call, Id};

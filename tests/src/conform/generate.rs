@@ -130,6 +130,21 @@ pub(super) fn mode() -> impl Strategy<Value = i32> {
     ]
 }
 
+/// Sizes that segments are refused for, or that take no memory until they are used; where all is taken
+/// at once there are none of the latter.
+fn largest() -> Vec<u64> {
+    const REFUSED: [u64; 2] = [u64::MAX - (1 << 24) + 1, u64::MAX];
+    const SPARSE: [u64; 5] = [
+        1 << 40,
+        1 << 46,
+        1 << 62,
+        i64::MAX as u64,
+        u64::MAX - (1 << 24),
+    ];
+    let sparse = SPARSE.into_iter().filter(|_| !crate::in_guests());
+    sparse.chain(REFUSED).collect()
+}
+
 fn get() -> impl Strategy<Value = Call> {
     let size = prop_oneof![
         2 => Just(0),
@@ -138,10 +153,7 @@ fn get() -> impl Strategy<Value = Call> {
         2 => Just(PAGE - 1),
         3 => Just(PAGE + 1),
         4 => Just(3 * PAGE),
-        1 => select(vec![
-            1 << 40, 1 << 46, 1 << 62, i64::MAX as u64, u64::MAX - (1 << 24),
-            u64::MAX - (1 << 24) + 1, u64::MAX,
-        ]),
+        1 => select(largest()),
     ];
     let how = prop_oneof![
         9 => Just(libc::IPC_CREAT),
@@ -149,11 +161,18 @@ fn get() -> impl Strategy<Value = Call> {
         3 => Just(0),
         1 => Just(libc::IPC_EXCL),
     ];
+    // Between guests there are no huge pages (`accept`).
+    let huge = if crate::in_guests() {
+        0
+    } else {
+        libc::SHM_HUGETLB
+    };
     let extra = prop_oneof![
         30 => Just(0),
         2 => Just(libc::SHM_NORESERVE),
-        1 => Just(libc::SHM_HUGETLB),
-        1 => select(vec![9, 12, 21, 30, 63]).prop_map(|shift| libc::SHM_HUGETLB | shift << 26),
+        1 => Just(huge),
+        1 => select(vec![9, 12, 21, 30, 63])
+            .prop_map(move |shift| if huge == 0 { 0 } else { huge | shift << 26 }),
     ];
     let key = prop_oneof![1 => Just(0u8), 5 => 1..4u8];
     (0..IDS as u8, key, size, how, mode(), extra).prop_map(|(slot, key, size, how, mode, extra)| {
