@@ -50,26 +50,15 @@ const STREAM: u32 = 8;
 const WORTH: u32 = 8;
 /// How often it is not waited when that did not pay.
 const SKIP: u32 = 64;
-/// Nanoseconds until the first look whether there is more to do, and between later ones. A look takes
-/// the other one about as much time as a call.
-static TUN: [std::sync::atomic::AtomicI64; 4] =
-    [const { std::sync::atomic::AtomicI64::new(-1) }; 4];
-fn tun(n: usize, name: &str, d: i64) -> i64 {
-    let v = TUN[n].load(Relaxed);
-    if v >= 0 {
-        return v;
-    }
-    let v = std::env::var(name)
-        .ok()
-        .and_then(|v| v.parse().ok())
-        .unwrap_or(d);
-    TUN[n].store(v, Relaxed);
-    v
-}
-
+/// Nanoseconds until the first look whether there is more to do. A look takes the other one about as much
+/// time as a call.
+const FIRST: i64 = 500;
+/// Nanoseconds between later looks, at most.
+const LATER: i64 = 2_000;
 /// Nanoseconds that something to do is there at most, while it is waited for more.
-
+const LONGEST: i64 = 16_000;
 /// Nanoseconds in which there has to be one more thing to do.
+const PACE: i64 = 500;
 
 impl Runs {
     fn calls(&self, way: Way) -> (&Calls, &Calls) {
@@ -128,8 +117,8 @@ impl Runs {
         }
         calls.waited.store(true, Relaxed);
         let begun = now();
-        let (mut seen, mut at, mut gap) = (come(), begun, tun(0, "T_FIRST", 500));
-        while at - begun < tun(2, "T_LONGEST", 16000) {
+        let (mut seen, mut at, mut gap) = (come(), begun, FIRST);
+        while at - begun < LONGEST {
             at += gap;
             while now() < at {
                 if stops() {
@@ -138,11 +127,11 @@ impl Runs {
                 std::hint::spin_loop();
             }
             let more = come();
-            if (more.wrapping_sub(seen) as i64) < gap / tun(3, "T_PACE", 500) {
+            if (more.wrapping_sub(seen) as i64) < gap / PACE {
                 return;
             }
             seen = more;
-            gap = (2 * gap).min(tun(1, "T_LATER", 2000));
+            gap = (2 * gap).min(LATER);
         }
     }
 }

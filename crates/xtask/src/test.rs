@@ -9,9 +9,10 @@ use std::process::{ExitCode, Stdio};
 /// How many tests passed and failed; a check that fails, or a test program that dies, is a
 /// failure as well.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Sum {
+pub struct Sum {
     passed: u64,
-    failed: u64,
+    /// Those that failed.
+    pub failed: u64,
 }
 
 /// Runs everything, whatever of it fails; the last line printed is the sum.
@@ -40,11 +41,8 @@ pub fn test(args: &[OsString]) -> Result<ExitCode> {
     // development, which leaves out the link-time optimization of each test program.
     project::build()?;
     run_tests(args, &mut sum)?;
-    println!("{} passed, {} failed", sum.passed, sum.failed);
-    Ok(match sum.failed {
-        0 => ExitCode::SUCCESS,
-        _ => ExitCode::FAILURE,
-    })
+    println!("{sum}");
+    Ok(sum.status())
 }
 
 /// Runs `cargo test`, passes on what it prints, and adds up its results.
@@ -76,10 +74,24 @@ fn run_tests(args: &[OsString], sum: &mut Sum) -> Result<()> {
     Ok(())
 }
 
+impl std::fmt::Display for Sum {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} passed, {} failed", self.passed, self.failed)
+    }
+}
+
 impl Sum {
+    /// Of the program that has run the tests.
+    pub fn status(&self) -> ExitCode {
+        match self.failed {
+            0 => ExitCode::SUCCESS,
+            _ => ExitCode::FAILURE,
+        }
+    }
+
     /// Adds a line of the test runner, if it is one of
     /// `test result: ok. 12 passed; 0 failed; ...`.
-    fn add(&mut self, line: &str) {
+    pub fn add(&mut self, line: &str) {
         let Some(result) = line.strip_prefix("test result: ") else {
             return;
         };

@@ -1,17 +1,24 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `guest_suite ADDRESS ADDRESS ADDRESS`: runs the tests between guests, in dom0 of the lab, whose first
+//! `guest_suite run ADDRESS ADDRESS ADDRESS`: runs the tests between guests, in dom0 of the lab, whose first
 //! three guests have these addresses and an agent each. Prints a line for each test and last their sum, as
-//! cargo's tests do.
+//! cargo's tests do. `guest_suite programs DIR` puts all programs of `tests/c` into a directory, for guests,
+//! in which there is no compiler.
 
 use std::process::ExitCode;
 use vshmem_tests::guests::suite;
 
 fn main() -> ExitCode {
-    let hosts: Vec<String> = std::env::args().skip(1).collect();
-    match <[String; 3]>::try_from(hosts) {
-        Ok(hosts) => suite::run(hosts),
-        Err(_) => {
-            eprintln!("usage: guest_suite ADDRESS ADDRESS ADDRESS, of dom1, dom2 and dom3");
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match args.split_first().map(|(verb, rest)| (verb.as_str(), rest)) {
+        Some(("run", hosts @ [_, _, _])) => {
+            suite::run([hosts[0].clone(), hosts[1].clone(), hosts[2].clone()])
+        }
+        Some(("programs", [dir])) => {
+            suite::put_programs(dir.as_ref());
+            ExitCode::SUCCESS
+        }
+        _ => {
+            eprintln!("usage: guest_suite run ADDRESS ADDRESS ADDRESS | guest_suite programs DIR");
             ExitCode::from(2)
         }
     }

@@ -7,6 +7,7 @@ mod shared;
 
 use super::{Answer, Ask, Connection, ENV_GUESTS, ENV_PROGRAMS, Program};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::process::{Command, ExitCode};
 
 /// Where the lab has put the tests, in every domain.
@@ -51,6 +52,19 @@ pub fn run(hosts: [String; 3]) -> ExitCode {
         suite.passed, suite.failed
     );
     ExitCode::from(u8::from(suite.failed > 0))
+}
+
+/// Compiles all programs of `tests/c` and copies them.
+pub fn put_programs(dir: &Path) {
+    let sources = std::fs::read_dir(crate::root().join("tests/c")).expect("tests/c");
+    for source in sources {
+        let source = source.expect("an entry of tests/c").path();
+        if source.extension().is_some_and(|extension| extension == "c") {
+            let name = source.file_stem().and_then(|name| name.to_str());
+            let program = crate::cc(name.expect("UTF-8"));
+            std::fs::copy(&program, dir.join(name.expect("UTF-8"))).expect("copy of a program");
+        }
+    }
 }
 
 impl Suite {

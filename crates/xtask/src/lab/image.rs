@@ -3,7 +3,7 @@
 
 use super::commands::Commands;
 use super::debian::Root;
-use super::{Kind, Setup, libraries, tree::Tree};
+use super::{Setup, libraries, tree::Tree};
 use crate::{Result, project};
 use std::path::Path;
 
@@ -173,10 +173,7 @@ fn common(root: &Root, setup: &Setup, work: Work, modules: &[&str]) -> Result<Tr
 
 /// A guest's configuration for xl.
 fn configuration(name: &str, setup: &Setup) -> String {
-    let kind = match setup.guest {
-        Kind::Pv => "pv",
-        Kind::Pvh => "pvh",
-    };
+    let kind = setup.guest.word();
     let memory = setup.memory;
     let vif = match setup.network {
         true => "vif = [\"bridge=xenbr0,script=vif-lab\"]\n",
@@ -190,6 +187,7 @@ fn configuration(name: &str, setup: &Setup) -> String {
          extra = \"console=hvc0 rdinit=/init lab.name={name}\"\n\
          memory = {memory}\n\
          vcpus = 1\n\
+         max_grant_frames = 256\n\
          on_crash = \"destroy\"\n\
          {vif}"
     )

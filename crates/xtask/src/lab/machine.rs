@@ -20,7 +20,7 @@ const QEMU: &str = "qemu-system-x86_64";
 const PACKAGE: &str = "qemu-system-x86";
 
 /// Dom0's memory and what Xen keeps for itself, in MiB.
-const DOM0_MEMORY: u32 = 1024;
+const DOM0_MEMORY: u32 = 2048;
 const XEN_MEMORY: u32 = 256;
 
 /// Who says something.
@@ -213,7 +213,7 @@ fn qemu(boot: &Boot, setup: &Setup, accelerator: Accelerator) -> Result<Command>
         .arg("-append")
         .arg(format!(
             "console=com1 com1=115200,8n1 dom0_mem={DOM0_MEMORY}M,max:{DOM0_MEMORY}M \
-             dom0_max_vcpus=1 gnttab_max_frames=256 loglvl=warning guest_loglvl=warning"
+             dom0_max_vcpus=1 gnttab_max_frames=256 conring_size=4M loglvl=warning guest_loglvl=warning"
         ))
         .arg("-initrd")
         .arg(format!(

@@ -5,6 +5,7 @@
 //! `debian` fetches packages, `image` and `libraries` say what is in the domains, `tree` makes
 //! archives of that, `machine` runs QEMU, `stream` takes apart what the domains say, `session`
 //! decides what follows from it, `report` counts what Xen lists, and `run` has one follow the other.
+//! `suite` puts together and runs the tests between guests.
 
 mod commands;
 mod debian;
@@ -16,9 +17,11 @@ mod report;
 mod run;
 mod session;
 mod stream;
+mod suite;
 mod tree;
 
 use crate::Result;
+use crate::test::Sum;
 use clap::{Args, Subcommand, ValueEnum};
 use commands::Commands;
 use std::path::PathBuf;
@@ -36,6 +39,12 @@ pub enum Task {
     Run(Run),
     /// Boot, and have a shell in dom0 on this terminal
     Shell(Setup),
+    /// Run the tests between guests, and say how many passed and failed
+    Test {
+        /// The kind of the guests [default: first the one, then the other]
+        #[arg(long, value_enum)]
+        guest: Option<Kind>,
+    },
 }
 
 /// What to run
@@ -71,7 +80,7 @@ pub struct Setup {
     #[arg(long)]
     bare: bool,
 
-    /// Have a network between the guests; domN has the address 192.0.2.1N
+    /// Have a network between the domains; dom0 has the address 192.0.2.1, domN 192.0.2.1N
     #[arg(long)]
     network: bool,
 
@@ -87,7 +96,7 @@ pub struct Setup {
 
 /// The kind of a guest
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Kind {
+pub enum Kind {
     /// Paravirtualized
     Pv,
     /// With the processor's virtualization
@@ -103,6 +112,16 @@ enum Accelerator {
     Tcg,
 }
 
+impl Kind {
+    /// As options have it.
+    fn word(self) -> &'static str {
+        match self {
+            Kind::Pv => "pv",
+            Kind::Pvh => "pvh",
+        }
+    }
+}
+
 fn guests(text: &str) -> std::result::Result<usize, String> {
     match text.parse() {
         Ok(number @ 1..=MOST_GUESTS) => Ok(number),
@@ -115,7 +134,23 @@ pub fn lab(task: Task) -> Result<ExitCode> {
     match task {
         Task::Run(run) => run::run(&run),
         Task::Shell(setup) => run::shell(&setup).map(|()| ExitCode::SUCCESS),
+        Task::Test { guest } => {
+            let mut sum = Sum::default();
+            match guest {
+                Some(kind) => suite::run(kind, &mut sum)?,
+                None => test(&mut sum)?,
+            }
+            println!("{sum}");
+            Ok(sum.status())
+        }
     }
+}
+
+/// Runs the tests between guests of each kind, and adds up how they went.
+pub fn test(sum: &mut Sum) -> Result<()> {
+    [Kind::Pv, Kind::Pvh]
+        .into_iter()
+        .try_for_each(|kind| suite::run(kind, sum))
 }
 
 #[cfg(test)]

@@ -19,10 +19,15 @@ pub struct Place {
 }
 
 impl Place {
+    /// Where it is.
+    pub fn path() -> Result<PathBuf> {
+        let bin = project::bin_dir()?;
+        Ok(bin.parent().unwrap_or(&bin).join("lab"))
+    }
+
     /// Takes hold of it.
     pub fn take() -> Result<Self> {
-        let bin = project::bin_dir()?;
-        let dir = bin.parent().unwrap_or(&bin).join("lab");
+        let dir = Self::path()?;
         let logs = dir.join("log");
         let fail = |e: std::io::Error| format!("{}: {e}", dir.display());
         std::fs::create_dir_all(&logs).map_err(fail)?;

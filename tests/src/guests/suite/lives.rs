@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Deaths and returns: of daemons, and of a guest in the middle of its work.
 
-use super::shared::{granted, make_all, world};
+use super::shared::{make_all, mapped, world};
 use super::{Suite, in_dom0, to_end};
 use crate::actor::Actor;
 use crate::wait_until;
@@ -41,7 +41,7 @@ fn back_end(suite: &Suite) {
     // It is not on the way to memory.
     a.ok("poke 0 0 5");
     assert_eq!(b.ok("peek 0 0"), 5);
-    in_dom0(&["lab", "backend"]);
+    in_dom0(&["lab", "vshmemd"]);
     let mut late = Actor::of(&world, "b");
     wait_until("the key is found again", || {
         late.call(&format!("get {KEY} 0 0")) == Ok(id)
@@ -128,9 +128,7 @@ fn survivor(suite: &Suite) {
         matches!(a.stat(lost), Err(Errno::EIDRM | Errno::EINVAL))
     });
     a.ok("peek 1 0");
-    wait_until("Xen counts no grant to the dead guest", || {
-        granted(suite) == 0
-    });
+    wait_until("Xen counts no grant to the dead guest", || mapped() == 0);
     let left = in_dom0(&["sh", "-c", "xenstore-ls /vshmem"]);
     assert!(!left.contains("\"dom2\""), "{left}");
 }

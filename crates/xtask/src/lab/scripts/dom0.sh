@@ -43,7 +43,8 @@ xenstore-write /lab/domid/dom0 0
 xenstore-chmod /lab/domid/dom0 r0
 xenconsoled --log=guest --log-dir=/var/log/xen/console || fail "xenconsoled does not start"
 if [ -e /etc/lab/network ]; then
-    brctl addbr xenbr0 && ip link set xenbr0 up || fail "no bridge"
+    brctl addbr xenbr0 && ip addr add 192.0.2.1/24 dev xenbr0 && ip link set xenbr0 up ||
+        fail "no bridge"
 fi
 lab vshmemd >/run/lab/said 2>&1 || fail "$(tr '\n' ' ' </run/lab/said)"
 
