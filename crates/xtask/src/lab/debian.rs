@@ -204,10 +204,20 @@ fn unpack(lab: &Path, dir: &Path, versions: &Versions) -> Result<()> {
         update()?;
         download(&archives, versions)?;
     }
+    let mut current = Vec::new();
     for (name, version) in versions {
         let begin = format!("{name}_{}_", version.replace(':', "%3a"));
         let archive = find(&archives, &begin, ".deb")?;
-        project::run(Command::new("dpkg").arg("-x").arg(archive).arg(&fresh))?;
+        project::run(Command::new("dpkg").arg("-x").arg(&archive).arg(&fresh))?;
+        current.push(archive);
+    }
+    let entries =
+        std::fs::read_dir(&archives).map_err(|e| format!("{}: {e}", archives.display()))?;
+    for old in entries.flatten().map(|entry| entry.path()) {
+        if !current.contains(&old) {
+            // One that stays takes room, no more.
+            let _ = std::fs::remove_file(old);
+        }
     }
     std::fs::rename(&fresh, dir).map_err(|e| format!("{}: {e}", dir.display()))
 }

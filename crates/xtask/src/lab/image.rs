@@ -184,7 +184,7 @@ fn configuration(name: &str, setup: &Setup) -> String {
          type = \"{kind}\"\n\
          kernel = \"/boot/vmlinuz\"\n\
          ramdisk = \"/boot/guest\"\n\
-         extra = \"console=hvc0 rdinit=/init lab.name={name}\"\n\
+         extra = \"console=hvc0 rdinit=/init rootfstype=ramfs lab.name={name}\"\n\
          memory = {memory}\n\
          vcpus = 1\n\
          max_grant_frames = 256\n\

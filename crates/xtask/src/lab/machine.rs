@@ -19,8 +19,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 const QEMU: &str = "qemu-system-x86_64";
 const PACKAGE: &str = "qemu-system-x86";
 
-/// Dom0's memory and what Xen keeps for itself, in MiB.
-const DOM0_MEMORY: u32 = 2048;
+/// Dom0's memory, and what Xen keeps for itself, in MiB.
+pub const DOM0_MEMORY: u32 = 2048;
 const XEN_MEMORY: u32 = 256;
 
 /// Who says something.
@@ -217,7 +217,7 @@ fn qemu(boot: &Boot, setup: &Setup, accelerator: Accelerator) -> Result<Command>
         ))
         .arg("-initrd")
         .arg(format!(
-            "{} console=hvc0 earlyprintk=xen rdinit=/init,{}",
+            "{} console=hvc0 earlyprintk=xen rdinit=/init rootfstype=ramfs,{}",
             comma(&boot.kernel)?,
             comma(&boot.archive)?
         ));

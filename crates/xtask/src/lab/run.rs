@@ -7,9 +7,10 @@ use super::image::{self, Work};
 use super::machine::{self, Boot, Machine};
 use super::place::Place;
 use super::session::{Phase, Session, Step};
-use super::{Accelerator, Run, Setup};
+use super::{Accelerator, Kind, Run, Setup};
 use crate::{Result, programs, project};
 use std::io::Write;
+use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
@@ -61,9 +62,9 @@ pub fn run(run: &Run) -> Result<ExitCode> {
     let mut failed = 0;
     loop {
         voice.lab(&format!(
-            "booting Xen with {} {:?} guest(s) in QEMU, by {}",
+            "booting Xen with {} {} guest(s) in QEMU, by {}",
             run.setup.domains,
-            run.setup.guest,
+            run.setup.guest.shown(),
             accelerator.shown()
         ));
         match once(&boot, run, accelerator, &place, &voice) {
@@ -126,6 +127,15 @@ impl Accelerator {
     }
 }
 
+impl Kind {
+    fn shown(self) -> &'static str {
+        match self {
+            Kind::Pv => "PV",
+            Kind::Pvh => "PVH",
+        }
+    }
+}
+
 /// Takes the place, and makes what is booted.
 fn prepare(setup: &Setup, work: Work) -> Result<(Place, Boot)> {
     machine::provide()?;
@@ -144,8 +154,10 @@ fn prepare(setup: &Setup, work: Work) -> Result<(Place, Boot)> {
     std::fs::write(&xen, output.stdout).map_err(|e| format!("{}: {e}", xen.display()))?;
     let guest = place.dir().join("guest.cpio");
     image::guest(&root, setup, work)?.write(&guest)?;
+    fits(&guest, setup.memory, "--memory, or fewer --files")?;
     let archive = place.dir().join("dom0.cpio");
     image::dom0(&root, setup, work, &guest)?.write(&archive)?;
+    fits(&archive, machine::DOM0_MEMORY, "fewer --files")?;
     let kernel = root.image();
     Ok((
         place,
@@ -154,6 +166,19 @@ fn prepare(setup: &Setup, work: Work) -> Result<(Place, Boot)> {
             kernel,
             archive,
         },
+    ))
+}
+
+/// Refuses an archive that a domain's memory, in MiB, has no room for: it is there packed and
+/// unpacked while the domain boots, and files that do not fit would be missing without a word.
+fn fits(archive: &Path, memory: u32, remedy: &str) -> Result<()> {
+    let found = std::fs::metadata(archive).map_err(|e| format!("{}: {e}", archive.display()))?;
+    let size = found.len() >> 20;
+    if size <= u64::from(memory / 3) {
+        return Ok(());
+    }
+    Err(format!(
+        "a domain of {memory} MiB of memory has no room for {size} MiB of files; try {remedy}"
     ))
 }
 

@@ -25,6 +25,7 @@ fail() {
     exec sleep 1000000000
 }
 guests=$(cat /etc/lab/guests)
+hostname dom0
 
 say "booted $(uname -r)"
 mkdir -p /run/xen /run/xenstored /var/lib/xen /var/lib/xenstored /var/log/xen/console

@@ -11,8 +11,9 @@ mkdir -p /dev/pts /dev/shm
 mount -t devpts devpts /dev/pts
 for dir in /dev/shm /run /tmp; do mount -t tmpfs tmpfs $dir; done
 chmod 1777 /dev/shm /tmp
-mkdir -p /run/lab /var/log
+mkdir -p /run/lab /run/lock /var/log
 ln -s /run /var/run
+ln -s /run/lock /var/lock
 for module in $(cat /etc/lab/modules); do
     insmod "/lib/modules/$module.ko" || echo "lab: failed: module $module"
 done
