@@ -29,6 +29,14 @@ vshmem_tests::scenarios! {
         "descriptors" "all_numbers_used later";
     a_program_without_descriptors_to_spare_gets_an_errno: "descriptors" "none_from_the_start";
 
+    children_use_what_was_attached: "inherit" "use_what_is_attached";
+    what_lies_over_a_part_of_an_attachment_stays_in_children: "inherit" "what_lies_over_a_part_stays";
+    children_inherit_segments_that_are_removed: "inherit" "removed_segments_are_inherited";
+    children_use_sets_and_queues: "inherit" "use_sets_and_queues";
+    children_made_by_raw_system_calls_have_what_was_attached:
+        "inherit" "raw_children_have_it_from_their_first_call_on";
+    children_that_are_killed_leave_nothing: "inherit" "killed_children_leave_nothing";
+
     threads_attach_and_detach_at_once: "threads" "attach_and_detach_at_once";
     one_thread_wins_each_key: "threads" "one_thread_wins_each_key";
     a_fork_among_threads_that_attach_leaves_the_child_usable: "threads" "fork_among_threads";
@@ -124,6 +132,35 @@ fn attachments_of_two_domains_are_counted_together() {
     assert_eq!(a.nattch(id), 1);
     a.ok("dt 0");
     assert_eq!(a.nattch(id), 0);
+}
+
+#[test]
+fn children_inherit_the_memory_of_another_domain() {
+    const KEY: i32 = 0x5653_484d;
+    // With how many segments, sets and queues.
+    for (scenario, [segments, sets, queues]) in [
+        ("use_what_is_attached", [2, 0, 0]),
+        ("what_lies_over_a_part_stays", [2, 0, 0]),
+        ("removed_segments_are_inherited", [1, 0, 0]),
+        ("use_sets_and_queues", [0, 1, 1]),
+        ("raw_children_have_it_from_their_first_call_on", [1, 1, 0]),
+        ("killed_children_leave_nothing", [1, 0, 0]),
+    ] {
+        let world = World::new();
+        world.up("b");
+        let mut a = Actor::of(&world, "a");
+        (0..segments).for_each(|n| assert!(a.make(KEY + n, 8 * 4096) > 0));
+        if sets > 0 {
+            Actor::of_sets(&world, "a").ok(&format!("get {KEY} 3 {}", 0o1600));
+        }
+        if queues > 0 {
+            Actor::of_queues(&world, "a").ok(&format!("get {KEY} {}", 0o1600));
+        }
+        // It finds them made, and removes them in the end.
+        let mut command = world.run("b", "all,private", vshmem_tests::cc("inherit"));
+        command.arg(scenario);
+        vshmem_tests::program::succeed_silently(command);
+    }
 }
 
 #[test]
