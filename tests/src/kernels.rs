@@ -21,6 +21,11 @@ pub fn are_separate() -> bool {
     SEPARATE.load(Relaxed)
 }
 
+/// Whether domains have kernels of their own, or do as if.
+pub fn differ() -> bool {
+    are_separate() || crate::in_guests()
+}
+
 /// How much is done of what is done `all` times where they do not: the rest would show nothing new.
 pub fn share(all: u32) -> u32 {
     if are_separate() { all.div_ceil(5) } else { all }

@@ -3,10 +3,11 @@
 
 use super::{Call, Meaning, Own, Signal, Sleeper, Step, WAKES};
 use crate::conform::Scripted;
-use crate::conform::cast::{Cast, KEY_BASE, in_own_namespace};
+use crate::conform::cast::{Cast, KEY_BASE, Live, in_own_namespace};
 use crate::conform::process::{Process, Start};
 use crate::conform::run::{Clock, NOBODY_THERE};
 use crate::conform::script::{Common, End, PROCESSES};
+use crate::kernels;
 use rustix::process::Signal as Number;
 use std::collections::BTreeMap;
 
@@ -182,6 +183,7 @@ impl<'a, O: Own> Run<'a, O> {
     fn let_sleepers_answer(&mut self) {
         let mut woken = BTreeMap::new();
         loop {
+            self.let_bells_be_answered();
             let before = woken.len();
             for number in 0..PROCESSES {
                 if let Some(line) = self.let_sleeper_answer(number) {
@@ -195,6 +197,17 @@ impl<'a, O: Own> Run<'a, O> {
         // In an order that does not depend on who was seen first.
         for (number, line) in woken {
             self.cast.note(&format!("p{number}{WAKES}{line}"));
+        }
+    }
+
+    /// Where each domain has a kernel of its own, waits until those are awake whom somebody of another domain
+    /// has woken: it is their `vshmemd` that does so, which has been told when the call returned. It does before
+    /// it answers the second of two requests.
+    fn let_bells_be_answered(&mut self) {
+        let is_asleep = |live: &Live<Known<O>>| live.known.sleeps_in.is_some();
+        if kernels::differ() && self.cast.live.iter().flatten().any(is_asleep) {
+            self.let_be_noticed();
+            self.let_be_noticed();
         }
     }
 
