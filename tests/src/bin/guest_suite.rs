@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `guest_suite run ADDRESS ADDRESS ADDRESS`: runs the tests between guests, in dom0 of the lab, whose first
-//! three guests have these addresses and an agent each. Prints a line for each test and last their sum, as
+//! `guest_suite run ADDRESS ADDRESS ADDRESS [FILTER]`: runs the tests between guests, or those with FILTER in
+//! their names, in dom0 of the lab, whose first three guests have these addresses and an agent each. Prints a line for each test and last their sum, as
 //! cargo's tests do. `guest_suite programs DIR` puts all programs of `tests/c` into a directory, for guests,
 //! in which there is no compiler.
 
@@ -10,15 +10,18 @@ use vshmem_tests::guests::suite;
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.split_first().map(|(verb, rest)| (verb.as_str(), rest)) {
-        Some(("run", hosts @ [_, _, _])) => {
-            suite::run([hosts[0].clone(), hosts[1].clone(), hosts[2].clone()])
+        Some(("run", [first, second, third, filter @ ..])) if filter.len() < 2 => {
+            let hosts = [first, second, third].map(String::clone);
+            suite::run(hosts, filter.first().cloned())
         }
         Some(("programs", [dir])) => {
             suite::put_programs(dir.as_ref());
             ExitCode::SUCCESS
         }
         _ => {
-            eprintln!("usage: guest_suite run ADDRESS ADDRESS ADDRESS | guest_suite programs DIR");
+            eprintln!(
+                "usage: guest_suite run ADDRESS ADDRESS ADDRESS [FILTER] | guest_suite programs DIR"
+            );
             ExitCode::from(2)
         }
     }

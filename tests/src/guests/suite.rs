@@ -19,6 +19,7 @@ const CASES: &str = "25";
 /// The suite under way.
 pub(super) struct Suite {
     hosts: [String; 3],
+    only: Option<String>,
     passed: u64,
     failed: u64,
 }
@@ -31,10 +32,11 @@ pub(super) struct Ended {
     pub text: String,
 }
 
-/// Runs all of it; the status says whether all passed.
-pub fn run(hosts: [String; 3]) -> ExitCode {
+/// Runs all of it, or what has `only` in its name; the status says whether all passed.
+pub fn run(hosts: [String; 3], only: Option<String>) -> ExitCode {
     let mut suite = Suite {
         hosts,
+        only,
         passed: 0,
         failed: 0,
     };
@@ -70,8 +72,15 @@ pub fn put_programs(dir: &Path) {
 impl Suite {
     /// A test of the suite's own.
     pub(super) fn check(&mut self, name: &str, test: impl FnOnce(&Self)) {
+        if !self.wants(name) {
+            return;
+        }
         let passed = catch_unwind(AssertUnwindSafe(|| test(self))).is_ok();
         self.count(name, passed);
+    }
+
+    fn wants(&self, name: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| name.contains(only))
     }
 
     fn count(&mut self, name: &str, passed: bool) {
@@ -133,15 +142,23 @@ impl Suite {
         ];
         for (binary, filters) in alone {
             // Both at once: each has a processor.
-            let one = [1, 2].map(|guest| self.binary(guest, binary, &filters, "a="));
-            for (guest, connection) in (1..).zip(one) {
-                self.judge(&format!("dom{guest} alone, {binary}"), connection);
+            let names = [1, 2].map(|guest| (guest, format!("dom{guest} alone, {binary}")));
+            let wanted = names.into_iter().filter(|(_, name)| self.wants(name));
+            let started = wanted.map(|(guest, name)| {
+                let connection = self.binary(guest, binary, &filters, "a=");
+                (name, connection)
+            });
+            for (name, connection) in started.collect::<Vec<_>>() {
+                self.judge(&name, connection);
             }
         }
         for (binary, filters) in both {
-            let guests = format!("a= b={}", self.host(2));
-            let connection = self.binary(1, binary, &filters, &guests);
-            self.judge(&format!("dom1 and dom2, {binary}"), connection);
+            let name = format!("dom1 and dom2, {binary}");
+            if self.wants(&name) {
+                let guests = format!("a= b={}", self.host(2));
+                let connection = self.binary(1, binary, &filters, &guests);
+                self.judge(&name, connection);
+            }
         }
     }
 
@@ -162,18 +179,16 @@ impl Suite {
 
     /// Counts the tests of a binary as it runs.
     fn judge(&mut self, what: &str, connection: Connection) {
-        let ended = to_end(connection);
-        let mut failed = false;
-        let tests = ended.text.lines().filter_map(|line| {
-            let (name, result) = line.strip_prefix("test ")?.rsplit_once(" ... ")?;
-            Some((name, result == "ok"))
+        let (mut tests, mut failed) = (0, false);
+        let ended = line_by_line(connection, |line| {
+            let named = line.strip_prefix("test ");
+            if let Some((name, result)) = named.and_then(|line| line.rsplit_once(" ... ")) {
+                tests += 1;
+                failed |= result != "ok";
+                self.count(&format!("{what}: {name}"), result == "ok");
+            }
         });
-        let tests: Vec<_> = tests.collect();
-        for &(name, passed) in &tests {
-            failed |= !passed;
-            self.count(&format!("{what}: {name}"), passed);
-        }
-        if tests.is_empty() || !failed && ended.status != 0 {
+        if tests == 0 || !failed && ended.status != 0 {
             self.count(&format!("{what}: the binary runs its tests"), false);
             failed = true;
         }
@@ -202,11 +217,23 @@ pub(super) fn started(host: &str, program: Program) -> Connection {
 }
 
 /// Waits until a program has ended.
-pub(super) fn to_end(mut connection: Connection) -> Ended {
+pub(super) fn to_end(connection: Connection) -> Ended {
+    line_by_line(connection, |_| ())
+}
+
+/// Shows each line that a program writes, and waits until it has ended.
+fn line_by_line(mut connection: Connection, mut show: impl FnMut(&str)) -> Ended {
     let mut bytes = Vec::new();
+    let mut shown = 0;
     loop {
         match connection.hear() {
-            Some(Answer::Output(more) | Answer::Errors(more)) => bytes.extend(more),
+            Some(Answer::Output(more) | Answer::Errors(more)) => {
+                bytes.extend(more);
+                while let Some(length) = bytes[shown..].iter().position(|&b| b == b'\n') {
+                    show(&String::from_utf8_lossy(&bytes[shown..shown + length]));
+                    shown += length + 1;
+                }
+            }
             Some(Answer::Ended(status)) => {
                 let text = String::from_utf8_lossy(&bytes).into_owned();
                 return Ended { status, text };

@@ -44,6 +44,9 @@ pub enum Task {
         /// The kind of the guests [default: first the one, then the other]
         #[arg(long, value_enum)]
         guest: Option<Kind>,
+
+        /// Only the tests with this in their names
+        filter: Option<String>,
     },
 }
 
@@ -134,23 +137,16 @@ pub fn lab(task: Task) -> Result<ExitCode> {
     match task {
         Task::Run(run) => run::run(&run),
         Task::Shell(setup) => run::shell(&setup).map(|()| ExitCode::SUCCESS),
-        Task::Test { guest } => {
+        Task::Test { guest, filter } => {
             let mut sum = Sum::default();
-            match guest {
-                Some(kind) => suite::run(kind, &mut sum)?,
-                None => test(&mut sum)?,
+            let kinds = guest.map_or(vec![Kind::Pv, Kind::Pvh], |kind| vec![kind]);
+            for kind in kinds {
+                suite::run(kind, filter.as_deref(), &mut sum)?;
             }
             println!("{sum}");
             Ok(sum.status())
         }
     }
-}
-
-/// Runs the tests between guests of each kind, and adds up how they went.
-pub fn test(sum: &mut Sum) -> Result<()> {
-    [Kind::Pv, Kind::Pvh]
-        .into_iter()
-        .try_for_each(|kind| suite::run(kind, sum))
 }
 
 #[cfg(test)]

@@ -31,15 +31,18 @@ const GRANTS: u32 = 60_000;
 /// Seconds that the suite may take in emulation.
 const LIMIT: u32 = 2400;
 
-/// Runs the suite in guests of a kind, and adds up how its tests went.
-pub fn run(kind: Kind, sum: &mut Sum) -> Result<()> {
+/// Runs the suite in guests of a kind, or what has `filter` in its name, and adds up how its tests went.
+pub fn run(kind: Kind, filter: Option<&str>, sum: &mut Sum) -> Result<()> {
     let files = files()?;
     let agent = format!(
         "echo {GRANTS} >/sys/module/xen_gntalloc/parameters/limit && exec /lab/guest_agent serve"
     );
     let addresses: Vec<_> = (1..=GUESTS).map(|n| format!("192.0.2.1{n}")).collect();
+    let filter = filter.map_or_else(String::new, |text| {
+        format!(" '{}'", text.replace('\'', r"'\''"))
+    });
     let suite = format!(
-        "VSHMEM_BIN_DIR=/lab VSHMEM_TEST_PROGRAMS=/lab exec /lab/guest_suite run {}",
+        "VSHMEM_BIN_DIR=/lab VSHMEM_TEST_PROGRAMS=/lab exec /lab/guest_suite run {}{filter}",
         addresses.join(" ")
     );
     let this = std::env::current_exe().map_err(|e| format!("which program this is: {e}"))?;
