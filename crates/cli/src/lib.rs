@@ -146,11 +146,16 @@ fn json(value: &impl serde::Serialize) -> Result<(), Failure> {
     say(&format!("{text}\n"))
 }
 
+/// The command line with all its subcommands, for man pages to be written from.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
 /// Writes completions to stdout.
 fn completions(shell: Shell) -> Result<(), Failure> {
     let mut text = Vec::new();
     let shell = clap_complete::Shell::from(shell);
-    clap_complete::generate(shell, &mut Cli::command(), "vshmem", &mut text);
+    clap_complete::generate(shell, &mut command(), "vshmem", &mut text);
     say(&String::from_utf8_lossy(&text))
 }
 

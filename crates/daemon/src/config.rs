@@ -211,4 +211,26 @@ mod tests {
         let mnb = |file| read(file, dir.path()).unwrap().raised.mnb;
         assert_eq!((mnb(Some(named.as_path())), mnb(None)), (7, 8));
     }
+
+    /// The names that may stand where `nonsense` does, as the error says.
+    fn names(text: &str) -> Vec<String> {
+        let error = parsed(text).unwrap_err();
+        let (_, expected) = error.split_once("expected").expect("names");
+        let quoted = expected.split('`').skip(1).step_by(2);
+        quoted.map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn the_man_page_has_every_section_and_name() {
+        let page = include_str!("../../../docs/man/vshmem.toml.5");
+        for section in names("nonsense = 1\n") {
+            let title = format!(".SS [{section}]\n");
+            let (_, from) = page.split_once(&title).expect(&title);
+            let of_section = from.split("\n.S").next().unwrap();
+            for name in names(&format!("[{section}]\nnonsense = 1\n")) {
+                let item = format!(".TP\n.B {name}\n");
+                assert!(of_section.contains(&item), "{section}: {name}");
+            }
+        }
+    }
 }

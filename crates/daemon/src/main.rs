@@ -168,6 +168,15 @@ mod tests {
     }
 
     #[test]
+    fn the_man_page_has_every_option() {
+        let page = include_str!("../../../docs/man/vshmemd.8").replace('\\', "");
+        let command = Args::command();
+        for name in command.get_arguments().filter_map(clap::Arg::get_long) {
+            assert!(page.contains(&format!("--{name}")), "--{name}");
+        }
+    }
+
+    #[test]
     fn limits_in_the_environment_of_both_do_not_keep_a_front_end_from_starting() {
         let limits = ["--grant-limit", "2", "--evtchn-limit", "3"];
         let args = ["vshmemd", "--domain", "a"].into_iter().chain(limits);

@@ -3,6 +3,7 @@
 
 mod demo;
 mod lab;
+mod man;
 mod miri;
 mod packages;
 mod programs;
@@ -31,6 +32,8 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Write the man pages to target/man, and look for mistakes in them
+    Man,
     /// Run the engine's tests under Miri, as far as it can run them
     ///
     /// Needs a nightly toolchain with Miri: rustup toolchain install nightly --component miri
@@ -58,6 +61,12 @@ fn main() -> ExitCode {
     let result = match Task::parse() {
         Task::Demo => demo::demo().map(|()| ExitCode::SUCCESS),
         Task::Test { args } => test::test(&args),
+        Task::Man => man::man().map(|pages| {
+            for page in pages {
+                println!("{}", page.display());
+            }
+            ExitCode::SUCCESS
+        }),
         Task::Miri => miri::miri().map(|()| ExitCode::SUCCESS),
         Task::Lab(task) => lab::lab(task),
         Task::Bench { args } => bench("vshmem-bench", &args).map(|()| ExitCode::SUCCESS),

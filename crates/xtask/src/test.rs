@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `cargo xtask test`: all checks and tests, and their sum.
 
-use crate::{Result, packages, project};
+use crate::{Result, man, packages, project};
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{ExitCode, Stdio};
@@ -31,12 +31,16 @@ pub fn test(args: &[OsString]) -> Result<ExitCode> {
             "warnings",
         ])?,
     ];
-    for mut check in checks {
-        if let Err(error) = project::run(&mut check) {
+    let mut judge = |checked: Result<()>| {
+        if let Err(error) = checked {
             eprintln!("xtask: {error}");
             sum.failed += 1;
         }
+    };
+    for mut check in checks {
+        judge(project::run(&mut check));
     }
+    judge(man::man().map(drop));
     // Programs and the library as users have them; the tests that start them are built for
     // development, which leaves out the link-time optimization of each test program.
     project::build()?;
