@@ -44,7 +44,7 @@ pub fn ensure_up(world: &World, domain: &str) -> Result<(), Failure> {
     if let Some(running) = running.as_ref().filter(|running| running.in_guest) {
         return is_up_in_guest(world, domain, running);
     }
-    if world.running(BACKEND)?.is_none() {
+    if world.running(BACKEND)?.is_none() && !is_activated(world, BACKEND) {
         start(world, BACKEND)?;
     }
     if let Some(running) = running {
@@ -56,7 +56,22 @@ pub fn ensure_up(world: &World, domain: &str) -> Result<(), Failure> {
         // find anything any more.
         down::stop_without_back_end(world, domain, &running)?;
     }
+    if is_activated(world, domain) {
+        let daemon = Daemon::connect(world.dir(), domain, ask::PATIENCE);
+        return match daemon.map(|daemon| has_back_end(&daemon, domain)) {
+            Ok(Ok(true)) => Ok(()),
+            _ => Err(Failure::new(format!(
+                "systemd does not get domain {domain} up; see `systemctl status 'vshmem*'`"
+            ))),
+        };
+    }
     start(world, domain)
+}
+
+/// Whether somebody (systemd) listens in the place of a daemon that does not run, and starts it when
+/// there is a connection, as this one.
+fn is_activated(world: &World, name: &str) -> bool {
+    Daemon::connect(world.dir(), name, ask::PATIENCE).is_ok()
 }
 
 /// Makes sure that the `vshmemd` of this Xen guest can reach its back-end, which is not for us to start.

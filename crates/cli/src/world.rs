@@ -212,16 +212,31 @@ impl World {
         Ok(names)
     }
 
-    /// Removes what a daemon that ended without cleaning up left behind.
+    /// Removes what a daemon that ended without cleaning up left behind; not a socket on which systemd
+    /// listens for it.
     pub fn sweep(&self, name: &str) {
-        for path in [
-            paths::domain_socket(&self.dir, name),
-            paths::pid_file(&self.dir, name),
-        ] {
+        let socket = paths::domain_socket(&self.dir, name);
+        let left = (!is_listened_on(&socket)).then_some(socket);
+        for path in left.into_iter().chain([paths::pid_file(&self.dir, name)]) {
             // Not being there is what is wanted; anything else its next start will report.
             let _ = std::fs::remove_file(path);
         }
     }
+}
+
+/// Whether somebody listens on a socket, found without a connection, on which systemd would start the daemon.
+fn is_listened_on(path: &Path) -> bool {
+    // Flags are the fourth of the columns, the path the last (proc_pid_net(5)).
+    const ACCEPTS: u32 = 0x10000;
+    let sockets = std::fs::read_to_string("/proc/net/unix").unwrap_or_default();
+    sockets.lines().any(|line| {
+        let flags = line.split_whitespace().nth(3);
+        let flags = flags.and_then(|flags| u32::from_str_radix(flags, 16).ok());
+        flags.is_some_and(|flags| flags & ACCEPTS != 0)
+            && line
+                .split_once('/')
+                .is_some_and(|(_, of)| Some(of) == path.to_string_lossy().strip_prefix('/'))
+    })
 }
 
 fn domain_of_pid_file(file: &str) -> Option<String> {
@@ -366,6 +381,19 @@ mod tests {
         let text = format!("{}\n{}", std::process::id(), paths::PID_FILE_OF_GUEST);
         std::fs::write(&path, text).unwrap();
         assert!(world.running("a").unwrap().expect("locked").in_guest);
+    }
+
+    #[test]
+    fn a_sweep_leaves_a_socket_on_which_somebody_listens() {
+        let tmp = tempfile::tempdir().unwrap();
+        let world = World::open_or_make(&tmp.path().join("w")).unwrap();
+        let socket = paths::domain_socket(world.dir(), "a");
+        let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        world.sweep("a");
+        assert!(socket.exists());
+        drop(listener);
+        world.sweep("a");
+        assert!(!socket.exists());
     }
 
     #[test]

@@ -6,10 +6,11 @@ use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 use rustix::process::{Resource, Rlimit};
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use vshmem_abi::paths;
@@ -49,14 +50,59 @@ impl DaemonError {
     }
 }
 
-/// A listening `SOCK_SEQPACKET` socket; its file goes when it is dropped.
+/// A listening `SOCK_SEQPACKET` socket; a file that it has made goes when it is dropped.
 #[derive(Debug)]
 pub struct Listener {
     socket: OwnedFd,
-    path: PathBuf,
+    /// The file, if it was made here.
+    path: Option<PathBuf>,
 }
 
 impl Listener {
+    /// Takes the socket that whoever started this daemon has made at `path` and handed over, as systemd
+    /// does (sd_listen_fds(3)), or else makes it, with permission bits `mode`. To be called once.
+    ///
+    /// # Errors
+    /// When what was handed over is something else, or `path` cannot be listened on.
+    pub fn open(path: &Path, mode: u32) -> Result<Self, DaemonError> {
+        let fail = DaemonError::io("sockets that are handed over (LISTEN_FDS)");
+        let mut handed = sd_notify::listen_fds().map_err(fail)?;
+        match (handed.next(), handed.next()) {
+            (None, _) => Self::bind(path, mode),
+            (Some(fd), None) => {
+                // SAFETY: it was opened for this process, which asks for it this once.
+                Self::adopt(unsafe { OwnedFd::from_raw_fd(fd) }, path)
+            }
+            _ => Err(DaemonError::Refused(format!(
+                "more than one socket is handed over (LISTEN_FDS); there is one only, {}",
+                path.display()
+            ))),
+        }
+    }
+
+    /// Takes a socket that listens on `path` already.
+    fn adopt(socket: OwnedFd, path: &Path) -> Result<Self, DaemonError> {
+        let attempt = || -> Result<bool, Errno> {
+            let address = rustix::net::getsockname(&socket)?;
+            rustix::io::ioctl_fionbio(&socket, true)?;
+            Ok(sockopt::socket_acceptconn(&socket)?
+                && sockopt::socket_type(&socket)? == SocketType::SEQPACKET
+                && SocketAddrUnix::try_from(address)?.path_bytes()
+                    == Some(path.as_os_str().as_bytes()))
+        };
+        match attempt() {
+            Ok(true) => Ok(Self { socket, path: None }),
+            Ok(false) | Err(Errno::NOTSOCK | Errno::AFNOSUPPORT) => {
+                Err(DaemonError::Refused(format!(
+                    "what is handed over (LISTEN_FDS) has to be a socket that listens on {} for \
+                     sequential packets (systemd: ListenSequentialPacket=)",
+                    path.display()
+                )))
+            }
+            Err(errno) => Err(DaemonError::io("the socket that is handed over")(errno)),
+        }
+    }
+
     /// Listens on `path` with permission bits `mode`. A file that is there already is taken for
     /// the left-over of a dead daemon: the caller holds the pid file, so no live one owns it.
     pub fn bind(path: &Path, mode: u32) -> Result<Self, DaemonError> {
@@ -87,7 +133,7 @@ impl Listener {
         )))?;
         Ok(Self {
             socket,
-            path: path.to_owned(),
+            path: Some(path.to_owned()),
         })
     }
 
@@ -114,8 +160,10 @@ impl AsFd for Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        // Gone already is as good.
-        let _ = rustix::fs::unlink(&self.path);
+        if let Some(path) = &self.path {
+            // Gone already is as good.
+            let _ = rustix::fs::unlink(path);
+        }
     }
 }
 
@@ -226,8 +274,11 @@ pub fn random() -> u64 {
     u64::from_ne_bytes(bytes)
 }
 
-/// Tells whoever started this daemon that it serves: one line to `fd`, which is closed.
+/// Tells whoever started this daemon that it serves: systemd, and by one line to `fd`, which is closed.
 pub fn ready(fd: Option<RawFd>) {
+    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+        tracing::warn!(%error, "cannot tell systemd that this daemon serves (NOTIFY_SOCKET)");
+    }
     let Some(fd) = fd else { return };
     // SAFETY: the command line gave us this descriptor to own; nothing else here uses it. If it
     // is not open, the write fails and nothing is closed.
@@ -332,6 +383,29 @@ mod tests {
             assert!(listener.accept().unwrap().is_none());
             drop(listener);
             assert!(!path.exists());
+        }
+    }
+
+    #[test]
+    fn a_socket_that_is_handed_over_is_served_and_its_file_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.sock");
+        let made = Listener::bind(&path, 0o600).unwrap();
+        let handed = || made.as_fd().try_clone_to_owned().unwrap();
+        let listener = Listener::adopt(handed(), &path).unwrap();
+        assert!(listener.accept().unwrap().is_none());
+        drop(listener);
+        assert!(path.exists());
+
+        let elsewhere = Listener::adopt(handed(), &dir.path().join("b.sock"));
+        let stream = std::os::unix::net::UnixListener::bind(dir.path().join("c.sock")).unwrap();
+        let of_another_type = Listener::adopt(stream.into(), &dir.path().join("c.sock"));
+        let internet = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let no_file = Listener::adopt(internet.into(), &path);
+        let none = Listener::adopt(std::fs::File::open("/dev/null").unwrap().into(), &path);
+        for refused in [elsewhere, of_another_type, no_file, none] {
+            let error = refused.unwrap_err().to_string();
+            assert!(error.contains("ListenSequentialPacket="), "{error}");
         }
     }
 

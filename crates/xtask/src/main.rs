@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `cargo xtask`: the tasks of the project that take more than one command.
 
+mod deb;
 mod demo;
 mod lab;
 mod man;
@@ -34,6 +35,8 @@ enum Task {
     },
     /// Write the man pages to target/man, and look for mistakes in them
     Man,
+    /// Build the Debian package, in target/debian
+    Deb,
     /// Run the engine's tests under Miri, as far as it can run them
     ///
     /// Needs a nightly toolchain with Miri: rustup toolchain install nightly --component miri
@@ -65,6 +68,10 @@ fn main() -> ExitCode {
             for page in pages {
                 println!("{}", page.display());
             }
+            ExitCode::SUCCESS
+        }),
+        Task::Deb => deb::deb().map(|package| {
+            println!("{}", package.display());
             ExitCode::SUCCESS
         }),
         Task::Miri => miri::miri().map(|()| ExitCode::SUCCESS),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `cargo xtask test`: all checks and tests, and their sum.
 
-use crate::{Result, man, packages, project};
+use crate::{Result, deb, packages, project};
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{ExitCode, Stdio};
@@ -31,19 +31,20 @@ pub fn test(args: &[OsString]) -> Result<ExitCode> {
             "warnings",
         ])?,
     ];
-    let mut judge = |checked: Result<()>| {
-        if let Err(error) = checked {
+    for mut check in checks {
+        if let Err(error) = project::run(&mut check) {
             eprintln!("xtask: {error}");
             sum.failed += 1;
         }
-    };
-    for mut check in checks {
-        judge(project::run(&mut check));
     }
-    judge(man::man().map(drop));
     // Programs and the library as users have them; the tests that start them are built for
     // development, which leaves out the link-time optimization of each test program.
     project::build()?;
+    // With the man pages, which are looked at for mistakes.
+    if let Err(error) = deb::deb() {
+        eprintln!("xtask: {error}");
+        sum.failed += 1;
+    }
     run_tests(args, &mut sum)?;
     println!("{sum}");
     Ok(sum.status())

@@ -46,7 +46,7 @@ const SUCCESSION: Duration = Duration::from_millis(200);
 /// When it cannot begin: the socket cannot be made; later, when epoll itself fails.
 pub fn run(args: &BackArgs, signals: OwnedFd) -> Result<(), DaemonError> {
     let hub = hub::serve(args.limits).map_err(DaemonError::io("cannot start the hub"))?;
-    let listener = Listener::bind(&paths::backend_socket(&args.dir), 0o600)?;
+    let listener = Listener::open(&paths::backend_socket(&args.dir), 0o600)?;
     let fail = || DaemonError::io("epoll");
     let mut backend = Backend::new(listener, signals, hub, PATIENCE, args.raised).map_err(fail())?;
     backend.separate_kernels = args.separate_kernels;

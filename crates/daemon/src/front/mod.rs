@@ -88,7 +88,7 @@ pub fn run(args: &FrontArgs) -> Result<(), DaemonError> {
     let peers = Peers::new(args.peer.clone());
     let domain = Domain::new(enrolled.port, peers, run, args.raised);
     let domain = domain.map_err(DaemonError::io("cannot make the directory"))?;
-    let listener = Listener::bind(&paths::domain_socket(&args.dir, &args.domain), 0o666)?;
+    let listener = Listener::open(&paths::domain_socket(&args.dir, &args.domain), 0o666)?;
     let mut service = Service::new(domain, enrolled.link);
     service.answer_back_end();
     let identity = Identity {

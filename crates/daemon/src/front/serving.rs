@@ -269,7 +269,9 @@ impl Front {
                 Ok(Some(socket)) => {
                     accepted = true;
                     let number = self.connections.number();
-                    if self.epoll.add(&socket, number, EventFlags::IN).is_ok() {
+                    // One that came before we had the listener does not inherit it.
+                    let tells = set_socket_passcred(&socket, true).is_ok();
+                    if tells && self.epoll.add(&socket, number, EventFlags::IN).is_ok() {
                         self.connections.add_opened(number, socket);
                     }
                     if self.connections.too_many_ungreeted() {
