@@ -11,6 +11,7 @@
 //   drop                   -> removes what `many` made, how many
 //   child                  -> pid of a child that holds what is attached here and waits
 //   end PID                -> kills such a child and waits for it
+//   writable N             -> makes an attachment writable
 //   limit WHAT N           -> sets RLIMIT_NOFILE (files) or RLIMIT_AS (bytes), -1: to the hard one
 //   fill                   -> opens files until there is no number left, how many
 //   unfill                 -> closes them
@@ -88,6 +89,8 @@ int main(void)
         } else if (strcmp(verb, "poke") == 0) {
             at[b] = (char)c;
             answer(0);
+        } else if (strcmp(verb, "writable") == 0) {
+            answer(mprotect((void *)at, PAGE, PROT_READ | PROT_WRITE));
         } else if (strcmp(verb, "rm") == 0) {
             answer(shmctl((int)a, IPC_RMID, NULL));
         } else if (strcmp(verb, "set") == 0) {

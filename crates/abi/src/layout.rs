@@ -49,7 +49,7 @@ pub struct DirHeader {
     /// long as it lives. Its first 32 bits are the lock word; when `vshmemd` dies, however it
     /// dies, the kernel sets `FUTEX_OWNER_DIED` in it, so that clients know without a system call.
     pub owner: [AtomicU64; 5],
-    /// MSGMAX of `vshmem.toml`; 0: it does not raise it. Constant, as the next two.
+    /// MSGMAX of `vshmem.toml`; 0: it does not raise it. Changes when that is read again, as the next two.
     pub msgmax: AtomicU64,
     /// MSGMNB, likewise.
     pub msgmnb: AtomicU64,

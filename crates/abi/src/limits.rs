@@ -218,6 +218,11 @@ impl MsgSettings {
         }
     }
 
+    /// From now on they are raised to these.
+    pub fn raise(&mut self, to: MsgLimits) {
+        self.raised = to;
+    }
+
     /// The limits of this moment.
     pub fn read(&self) -> MsgLimits {
         let kernel = MsgLimits {

@@ -21,7 +21,9 @@ pub enum LinkOp {
     /// `ESTALE` when this back-end does not know it.
     Enrol = 1,
     /// Find `meta.key` of `meta.kind`, or make it as `flags` say (`IPC_CREAT`, `IPC_EXCL`) with
-    /// the rest of `meta` and one of the candidate ids in `ids`. Answer: `meta`, `created`.
+    /// the rest of `meta` and one of the candidate ids in `ids`; `domid` is the domain that its memory
+    /// was made for, where that is one (else 0). Answer: `meta`, `created`, and of what was made in
+    /// `flags` what that domain may do with it ([`FOR_READING`], [`FOR_NOBODY`]; 0: everything).
     Get = 2,
     /// The construct `meta.id`. Answer: `meta`. `flags` 1 of one who resumes: its region is at hand.
     Find = 3,
@@ -54,7 +56,8 @@ pub enum LinkOp {
     Update = 32,
     /// Query: the use of `meta.id` in this domain. Answer: `usage`; of the owner of a queue `queue`.
     Count = 33,
-    /// Query to the owner domain: grant the region of `meta.id` to `domid`, now in `epoch`. Answer:
+    /// Query to the owner domain: grant the region of `meta.id` to `domid`, now in `epoch`; with `flags`
+    /// [`FOR_READING`] so that it can be read only. Answer:
     /// `gref`; of a set or queue in which futexes do not work also `bell_gref` and `bell_port`, the page and the event
     /// channel of the doorbell that the owner has made for `domid` (0: none).
     Grant = 34,
@@ -100,6 +103,13 @@ impl LinkOp {
 
 /// [`LinkOp::Enrol`]: the domains are to do as if each had a kernel of its own.
 pub const SEPARATE_KERNELS: i32 = 1;
+
+/// [`LinkOp::Get`], [`LinkOp::Grant`]: the policy lets the domain read, and not write.
+pub const FOR_READING: i32 = 1;
+/// [`LinkOp::Get`]: the policy does not let the domain have it.
+pub const FOR_NOBODY: i32 = 2;
+/// `flags` of a refusal: it is the policy that refuses.
+pub const BY_POLICY: i32 = 1;
 
 /// Candidate ids that a front-end sends along with [`LinkOp::Get`].
 pub const CANDIDATES: usize = 4;

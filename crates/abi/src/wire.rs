@@ -332,8 +332,8 @@ pub struct Meta {
     pub index: u32,
     /// log2 of the page size of a `SHM_HUGETLB` segment, else 0.
     pub huge_shift: u32,
-    /// 0.
-    pub reserved: u32,
+    /// Key that it was made with, which it keeps after `IPC_RMID`: what the policy goes by.
+    pub made_with: i32,
 }
 
 /// Bit of [`Meta::mode`]: `SHM_LOCKED` of `sys/shm.h`.

@@ -148,7 +148,7 @@ fn the_wire_page_names_every_field_at_its_offset() {
     );
     rows!(
         rows, Meta, id, kind, key, state, uid, gid, cuid, cgid, mode, owner, size, ctime, cpid,
-        index, huge_shift, reserved
+        index, huge_shift, made_with
     );
     rows!(
         rows,

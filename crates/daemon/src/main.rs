@@ -10,6 +10,7 @@ mod server;
 mod throttle;
 
 use clap::{ArgGroup, CommandFactory, Parser};
+use config::Config;
 use server::DaemonError;
 use std::io::IsTerminal;
 use std::os::fd::RawFd;
@@ -122,12 +123,13 @@ fn main() -> ExitCode {
 }
 
 fn serve(args: Args) -> Result<(), DaemonError> {
-    let config::Settings { raised, peer } = config::read(args.config.as_deref(), &args.dir)?;
+    let config = Config::read(args.config, &args.dir)?;
     if args.check_config {
         return Ok(());
     }
+    config.log();
     if args.backend {
-        return backend::run(&backend::BackArgs {
+        return backend::run(backend::BackArgs {
             port: args.port,
             dir: args.dir,
             ready_fd: args.ready_fd,
@@ -136,16 +138,15 @@ fn serve(args: Args) -> Result<(), DaemonError> {
                 channels: args.evtchn_limit,
             },
             separate_kernels: args.separate_kernels,
-            raised,
+            config,
         });
     }
-    front::run(&front::FrontArgs {
+    front::run(front::FrontArgs {
         port: args.port,
         dir: args.dir,
         domain: args.domain.unwrap_or_else(|| DEFAULT_DOMAIN.to_owned()),
         ready_fd: args.ready_fd,
-        raised,
-        peer,
+        config,
     })
 }
 

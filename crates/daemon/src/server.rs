@@ -8,6 +8,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 use rustix::process::{Resource, Rlimit};
+use sd_notify::NotifyState;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
@@ -34,6 +35,9 @@ pub enum DaemonError {
         /// What the kernel said.
         source: std::io::Error,
     },
+    /// The configuration is of no use.
+    #[error(transparent)]
+    Config(#[from] vshmem_config::ConfigError),
     /// A condition of its own, with what to do about it.
     #[error("{0}")]
     Refused(String),
@@ -238,19 +242,63 @@ impl Drop for PidFile {
     }
 }
 
-/// Blocks `SIGTERM` and `SIGINT` and returns a descriptor that is readable once one of them came.
-/// `SIGPIPE` is ignored by Rust's start-up code. Call it before any thread is started, so that
-/// all of them have the signals blocked.
-pub fn signal_fd() -> Result<OwnedFd, DaemonError> {
-    use nix::sys::signal::{SigSet, Signal};
-    use nix::sys::signalfd::{SfdFlags, SignalFd};
-    let set: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
-    let attempt = || -> nix::Result<SignalFd> {
-        set.thread_block()?;
-        SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
-    };
-    let fd = attempt().map_err(DaemonError::io("cannot take signals"))?;
-    Ok(fd.into())
+/// What a signal tells a daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// To stop: `SIGTERM` or `SIGINT`.
+    Stop,
+    /// To read its configuration again: `SIGHUP`.
+    Reload,
+}
+
+/// Signals as a descriptor, which is readable when one has come.
+#[derive(Debug)]
+pub struct Signals(OwnedFd);
+
+impl Signals {
+    /// Blocks the signals that [`Told`] names, to take them from here. `SIGPIPE` is ignored by Rust's
+    /// start-up code. Call it before any thread is started, so that all of them have them blocked.
+    ///
+    /// # Errors
+    /// What `signalfd` says.
+    pub fn block() -> Result<Self, DaemonError> {
+        use nix::sys::signal::{SigSet, Signal};
+        use nix::sys::signalfd::{SfdFlags, SignalFd};
+        let signals = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
+        let set: SigSet = signals.into_iter().collect();
+        let attempt = || -> nix::Result<SignalFd> {
+            set.thread_block()?;
+            SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+        };
+        let fd = attempt().map_err(DaemonError::io("cannot take signals"))?;
+        Ok(Self(fd.into()))
+    }
+
+    /// What the next signal tells, if one has come.
+    pub fn take(&self) -> Option<Told> {
+        let mut info = [0u8; size_of::<libc::signalfd_siginfo>()];
+        rustix::io::read(&self.0, &mut info).ok()?;
+        // `ssi_signo`, its first field.
+        let signal = info.first_chunk().map(|first| i32::from_ne_bytes(*first));
+        Some(match signal {
+            Some(libc::SIGHUP) => Told::Reload,
+            _ => Told::Stop,
+        })
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// For tests: numbers of signals that are written to an eventfd.
+#[cfg(test)]
+impl From<OwnedFd> for Signals {
+    fn from(eventfd: OwnedFd) -> Self {
+        Self(eventfd)
+    }
 }
 
 /// Raises the number of descriptors this process may open to the hard limit: each region is one.
@@ -274,11 +322,23 @@ pub fn random() -> u64 {
     u64::from_ne_bytes(bytes)
 }
 
+fn tell_systemd(what: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(what) {
+        tracing::warn!(%error, "cannot tell systemd how this daemon fares (NOTIFY_SOCKET)");
+    }
+}
+
+/// Tells systemd that this daemon reads its configuration again; [`ready`] says that it is done.
+pub fn reloading() {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => tell_systemd(&[NotifyState::Reloading, now]),
+        Err(error) => tracing::warn!(%error, "no monotonic clock"),
+    }
+}
+
 /// Tells whoever started this daemon that it serves: systemd, and by one line to `fd`, which is closed.
 pub fn ready(fd: Option<RawFd>) {
-    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
-        tracing::warn!(%error, "cannot tell systemd that this daemon serves (NOTIFY_SOCKET)");
-    }
+    tell_systemd(&[NotifyState::Ready]);
     let Some(fd) = fd else { return };
     // SAFETY: the command line gave us this descriptor to own; nothing else here uses it. If it
     // is not open, the write fails and nothing is closed.

@@ -3,14 +3,30 @@
 
 use std::time::{Duration, Instant};
 
-/// At most one line in this time.
+/// Lines that may follow one another: a program that goes wrong in several ways is told all of them.
+const BURST: u32 = 8;
+
+/// After that one line in this time.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Lets one occasion a second through.
-#[derive(Debug, Default)]
+/// Lets a few occasions through, then one a second.
+#[derive(Debug)]
 pub struct Throttle {
-    last: Option<Instant>,
+    /// Lines that may be spoken at once.
+    left: u32,
+    /// Until when they are counted.
+    counted: Option<Instant>,
     passed_over: u64,
+}
+
+impl Default for Throttle {
+    fn default() -> Self {
+        Self {
+            left: BURST,
+            counted: None,
+            passed_over: 0,
+        }
+    }
 }
 
 impl Throttle {
@@ -20,11 +36,21 @@ impl Throttle {
     }
 
     fn speak_at(&mut self, now: Instant) -> Option<u64> {
-        if self.last.is_some_and(|last| now < last + INTERVAL) {
+        let counted = *self.counted.get_or_insert(now);
+        let passed = now.saturating_duration_since(counted);
+        if passed >= INTERVAL * BURST {
+            self.left = BURST;
+            self.counted = Some(now);
+        } else {
+            let more = passed.as_secs() / INTERVAL.as_secs();
+            self.left = (self.left + more as u32).min(BURST);
+            self.counted = Some(counted + INTERVAL * more as u32);
+        }
+        if self.left == 0 {
             self.passed_over += 1;
             return None;
         }
-        self.last = Some(now);
+        self.left -= 1;
         Some(std::mem::take(&mut self.passed_over))
     }
 }
@@ -34,12 +60,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_occasion_a_second_passes_and_the_others_are_counted() {
+    fn a_few_occasions_pass_then_one_a_second_and_the_others_are_counted() {
         let start = Instant::now();
         let mut throttle = Throttle::default();
-        assert_eq!(throttle.speak_at(start), Some(0));
-        assert_eq!(throttle.speak_at(start + INTERVAL / 2), None);
+        for _ in 0..BURST {
+            assert_eq!(throttle.speak_at(start), Some(0));
+        }
+        assert_eq!(throttle.speak_at(start), None);
         assert_eq!(throttle.speak_at(start + INTERVAL / 2), None);
         assert_eq!(throttle.speak_at(start + INTERVAL), Some(2));
+        assert_eq!(throttle.speak_at(start + INTERVAL * 3 / 2), None);
+        assert_eq!(throttle.speak_at(start + INTERVAL * 2), Some(1));
+        assert_eq!(throttle.speak_at(start + INTERVAL * 2), None);
+    }
+
+    #[test]
+    fn after_a_silence_a_few_occasions_pass_again() {
+        let start = Instant::now();
+        let mut throttle = Throttle::default();
+        while throttle.speak_at(start).is_some() {}
+        let later = start + INTERVAL * 1000;
+        let spoken = (0..100).filter(|_| throttle.speak_at(later).is_some());
+        assert_eq!(spoken.count(), BURST as usize);
     }
 }

@@ -222,7 +222,7 @@ impl DirectoryWriter {
         })
     }
 
-    /// Tells clients what the limits of queues are raised to. Before any client has the directory.
+    /// Tells clients what the limits of queues are raised to. Each is one for itself.
     pub fn tell_limits(&mut self, raised: &MsgLimits) {
         let head = &self.map.head;
         head.msgmax.store(raised.max, Relaxed);

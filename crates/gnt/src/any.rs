@@ -63,6 +63,10 @@ impl Region for AnyRegion {
         each!(AnyRegion, self, region => region.has_futexes())
     }
 
+    fn is_read_only(&self) -> bool {
+        each!(AnyRegion, self, region => region.is_read_only())
+    }
+
     fn len(&self) -> u64 {
         each!(AnyRegion, self, region => region.len())
     }
@@ -94,6 +98,16 @@ impl Port for AnyPort {
         match (self, region) {
             (Self::Host(port), AnyRegion::Host(region)) => port.grant(region, to),
             (Self::Xen(port), AnyRegion::Xen(region)) => port.grant(region, to),
+            (Self::Host(_), AnyRegion::Xen(_)) | (Self::Xen(_), AnyRegion::Host(_)) => {
+                Err(PortError::BadArgument)
+            }
+        }
+    }
+
+    fn grant_read_only(&mut self, region: &AnyRegion, to: Domid) -> Result<GrantRef, PortError> {
+        match (self, region) {
+            (Self::Host(port), AnyRegion::Host(region)) => port.grant_read_only(region, to),
+            (Self::Xen(port), AnyRegion::Xen(region)) => port.grant_read_only(region, to),
             (Self::Host(_), AnyRegion::Xen(_)) | (Self::Xen(_), AnyRegion::Host(_)) => {
                 Err(PortError::BadArgument)
             }

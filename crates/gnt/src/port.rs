@@ -97,10 +97,16 @@ pub enum PortError {
         /// The domain that it was made for.
         peer: Domid,
     },
+    /// The region was granted for writing when it was made, and on this port that cannot be changed.
+    #[error(
+        "it was made when the policy let that domain write to it, and now it may only read (remove it \
+         and make it again)"
+    )]
+    MadeWritable,
     /// The region's memory was made for this domain alone, and on this port that cannot be changed.
     #[error(
-        "it was made when no other domain was ready, so its memory cannot be granted to any (remove \
-         it and make it again)"
+        "it was made when no other domain was ready, or the policy gave none access to it, so its memory \
+         cannot be granted to any (remove it and make it again)"
     )]
     NoPeer,
     /// No memory for a region.
@@ -124,7 +130,7 @@ impl PortError {
     /// The errno of a call that failed for this reason.
     pub const fn errno(self) -> Errno {
         match self {
-            Self::Refused => Errno::ACCESS,
+            Self::Refused | Self::MadeWritable => Errno::ACCESS,
             Self::NoSpace(_) | Self::OtherPeer { .. } | Self::NoPeer => Errno::NOSPC,
             Self::NoMemory => Errno::NOMEM,
             Self::TooManyDescriptors => Errno::MFILE,
@@ -171,6 +177,9 @@ pub trait Region {
     /// Whether a futex on a word of it works, and reaches whoever maps it in all domains.
     fn has_futexes(&self) -> bool;
 
+    /// Whether it is another domain's, which lets this one read it and not write to it.
+    fn is_read_only(&self) -> bool;
+
     /// Frees the pages of an own region at once, even if a client still holds the descriptor.
     /// For a region of which nothing is mapped any more: a mapping that still exists reads
     /// zeroes. On another domain's region it only gives up this domain's hold.
@@ -214,6 +223,13 @@ pub trait Port {
     /// `NoSpace`; `Gone` when there is no domain `to`; `OtherPeer` or `NoPeer` when its memory was
     /// not made for that domain; `BadArgument` when the region is not this domain's own.
     fn grant(&mut self, region: &Self::Region, to: Domid) -> Result<GrantRef, PortError>;
+
+    /// Lets domain `to` map an own region, but not write to it.
+    ///
+    /// # Errors
+    /// As [`Port::grant`]; `MadeWritable` where that was decided when the region was made, and
+    /// otherwise.
+    fn grant_read_only(&mut self, region: &Self::Region, to: Domid) -> Result<GrantRef, PortError>;
 
     /// Takes a grant back: nobody maps it any more from now on, what is mapped stays.
     ///

@@ -5,8 +5,8 @@ mod suite;
 
 use rustix::net::{RecvFlags, SendFlags};
 use std::os::fd::{AsFd, OwnedFd};
-use suite::World;
 use suite::local::{self, Mapped};
+use suite::{Memory, World};
 use vshmem_gnt::host::hub::{self, HubHandle};
 use vshmem_gnt::host::{HostPort, HostRegion};
 use vshmem_gnt::{Event, Limits, LocalPort, Port, PortError, Region, RegionOptions};
@@ -64,6 +64,24 @@ fn assert_works(world: &mut HostWorld) {
     let own = a.create(4096, RegionOptions::default()).unwrap();
     let gref = a.grant(&own, b.domid()).unwrap();
     b.map(a.domid(), gref).unwrap();
+}
+
+#[test]
+fn what_is_granted_for_reading_cannot_be_written_to_and_shows_what_is() {
+    let mut world = HostWorld::new(Limits::DEFAULT);
+    let (mut a, mut b, mut c) = (world.domain(), world.domain(), world.domain());
+    let own = a.create(4096, RegionOptions::default()).unwrap();
+    let gref = a.grant_read_only(&own, b.domid()).unwrap();
+    let theirs = b.map(a.domid(), gref).unwrap();
+    assert!(theirs.is_read_only() && !own.is_read_only());
+    assert!(Mapped::new(&theirs, true).is_err());
+    let there = Mapped::new(&theirs, false).unwrap();
+    Mapped::new(&own, true).unwrap().store(7, 8);
+    assert_eq!(there.load(7), 8);
+    let to_c = a.grant(&own, c.domid()).unwrap();
+    assert!(!c.map(a.domid(), to_c).unwrap().is_read_only());
+    let granted = b.grant_read_only(&theirs, c.domid());
+    assert_eq!(granted.err(), Some(PortError::BadArgument));
 }
 
 /// The SplitMix64 sequence: the same garbage in every run.

@@ -61,6 +61,13 @@ impl System {
     }
 }
 
+impl System {
+    /// From now on the limits of queues are raised to these.
+    pub fn raise(&mut self, to: MsgLimits) {
+        self.msg.raise(to);
+    }
+}
+
 impl Environment for System {
     fn now(&self) -> i64 {
         let since = SystemTime::now().duration_since(UNIX_EPOCH);

@@ -18,4 +18,4 @@ pub mod xenstore;
 
 pub use env::{Environment, NoAnswer, Peers, System};
 pub use keeper::{Keeper, Kept, NoKeeper};
-pub use registrar::{EnrolError, Registrar};
+pub use registrar::{EnrolError, Refusal, Registrar};

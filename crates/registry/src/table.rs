@@ -73,6 +73,17 @@ pub(crate) struct Table {
     by_id: HashMap<i32, Construct>,
     keys: HashMap<(Kind, i32), i32>,
     kinds: [Indices; 3],
+    /// By kind, what each domain owns.
+    made: HashMap<(Domid, Kind), Made>,
+}
+
+/// What a domain owns of a kind.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Made {
+    /// How many constructs.
+    pub count: u64,
+    /// What they count against limits of all together: pages of segments, semaphores of sets.
+    pub weight: u64,
 }
 
 impl Table {
@@ -132,6 +143,11 @@ impl Table {
         }
     }
 
+    /// What a domain owns of a kind.
+    pub fn made(&self, owner: Domid, kind: Kind) -> Made {
+        self.made.get(&(owner, kind)).copied().unwrap_or_default()
+    }
+
     /// Adds a construct under `meta.id`, which is free, and gives it the lowest free index.
     pub fn insert(&mut self, kind: Kind, mut meta: Meta) -> &mut Construct {
         let indices = self.indices_mut(kind);
@@ -165,6 +181,9 @@ impl Table {
         if meta.key != IPC_PRIVATE {
             self.keys.insert((kind, meta.key), meta.id);
         }
+        let made = self.made.entry((meta.owner, kind)).or_default();
+        made.count += 1;
+        made.weight = made.weight.saturating_add(weight(kind, &meta));
         let construct = Construct {
             kind,
             meta,
@@ -193,6 +212,13 @@ impl Table {
         indices.used.remove(&meta.index);
         indices.holes.insert(meta.index);
         indices.pages -= weight(kind, &meta);
+        if let Some(made) = self.made.get_mut(&(meta.owner, kind)) {
+            made.count -= 1;
+            made.weight = made.weight.saturating_sub(weight(kind, &meta));
+            if made.count == 0 {
+                self.made.remove(&(meta.owner, kind));
+            }
+        }
         Some(construct)
     }
 }

@@ -8,7 +8,7 @@ mod tests;
 use super::links::{PATIENCE, Standing};
 use super::sockets::Sockets;
 use super::{BackArgs, Core};
-use crate::server::{self, DaemonError, Epoll, Listener};
+use crate::server::{self, DaemonError, Epoll, Listener, Signals};
 use rustix::event::epoll::EventFlags;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
@@ -18,11 +18,10 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 use vshmem_abi::channel::{recv, send};
-use vshmem_abi::limits::MsgLimits;
 use vshmem_abi::link::{LinkMsg, LinkOp, SEPARATE_KERNELS};
 use vshmem_abi::{ABI_VERSION, Domid, paths};
-use vshmem_gnt::host::hub::{self, HubHandle};
-use vshmem_registry::{EnrolError, Registrar, System};
+use vshmem_gnt::host::hub;
+use vshmem_registry::{EnrolError, NoKeeper};
 
 // Tokens of epoll. Those of enrolled domains are their numbers; connections that have not said
 // yet who they are count on from `FIRST_NEWCOMER`.
@@ -44,11 +43,13 @@ const SUCCESSION: Duration = Duration::from_millis(200);
 ///
 /// # Errors
 /// When it cannot begin: the socket cannot be made; later, when epoll itself fails.
-pub fn run(args: &BackArgs, signals: OwnedFd) -> Result<(), DaemonError> {
+pub fn run(args: BackArgs, signals: Signals) -> Result<(), DaemonError> {
     let hub = hub::serve(args.limits).map_err(DaemonError::io("cannot start the hub"))?;
     let listener = Listener::open(&paths::backend_socket(&args.dir), 0o600)?;
     let fail = || DaemonError::io("epoll");
-    let mut backend = Backend::new(listener, signals, hub, PATIENCE, args.raised).map_err(fail())?;
+    let carrier = Sockets::new(hub);
+    let core = Core::new(signals, args.config, NoKeeper, carrier, PATIENCE);
+    let mut backend = Backend::new(listener, core).map_err(fail())?;
     backend.separate_kernels = args.separate_kernels;
     backend.grants_limit = args.limits.grants;
     tracing::info!(dir = %args.dir.display(), limits = ?args.limits, "serving");
@@ -66,8 +67,6 @@ struct Newcomer {
 struct Backend {
     epoll: Epoll,
     listener: Listener,
-    /// Kept open for as long as it is watched.
-    _signals: OwnedFd,
     core: Core<Sockets>,
     /// What domains are told when they are enrolled.
     separate_kernels: bool,
@@ -82,25 +81,14 @@ struct Backend {
 }
 
 impl Backend {
-    fn new(
-        listener: Listener,
-        signals: OwnedFd,
-        hub: HubHandle,
-        patience: Duration,
-        raised: MsgLimits,
-    ) -> Result<Self, Errno> {
+    fn new(listener: Listener, core: Core<Sockets>) -> Result<Self, Errno> {
         let epoll = Epoll::new()?;
-        epoll.add(&signals, SIGNALS, EventFlags::IN)?;
+        epoll.add(&core.signals, SIGNALS, EventFlags::IN)?;
         epoll.add(&listener, LISTENER, EventFlags::IN)?;
         Ok(Self {
             epoll,
             listener,
-            _signals: signals,
-            core: Core::new(
-                Registrar::new(System::new(raised)),
-                Sockets::new(hub),
-                patience,
-            ),
+            core,
             separate_kernels: false,
             grants_limit: 0,
             newcomers: BTreeMap::new(),
@@ -118,7 +106,11 @@ impl Backend {
             tokens.extend(self.epoll.wait(timeout)?.map(|(token, _)| token));
             for &token in &tokens {
                 match token {
-                    SIGNALS => return Ok(()),
+                    SIGNALS => {
+                        if self.core.take_signals() {
+                            return Ok(());
+                        }
+                    }
                     LISTENER => self.accept(),
                     newcomer if newcomer >= FIRST_NEWCOMER => self.greet(newcomer),
                     // Tokens below are numbers of domains.

@@ -18,14 +18,16 @@ mod sockets;
 mod xen;
 
 use crate::PortKind;
-use crate::server::{self, DaemonError, PidFile};
+use crate::config::Config;
+use crate::server::{self, DaemonError, PidFile, Signals, Told};
+use crate::throttle::Throttle;
 use carrier::Carrier;
 use links::{Links, Todo};
 use rustix::io::Errno;
+use std::collections::HashMap;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::time::Duration;
-use vshmem_abi::limits::MsgLimits;
 use vshmem_abi::link::LinkOp;
 use vshmem_abi::{Domid, paths};
 use vshmem_gnt::Limits;
@@ -44,8 +46,8 @@ pub struct BackArgs {
     pub limits: Limits,
     /// Whether the domains are to do as if each had a kernel of its own.
     pub separate_kernels: bool,
-    /// What the configuration raises the limits of queues to.
-    pub raised: MsgLimits,
+    /// The configuration.
+    pub config: Config,
 }
 
 /// Serves all domains until it is told to stop.
@@ -53,8 +55,8 @@ pub struct BackArgs {
 /// # Errors
 /// When it cannot begin: another back-end serves the directory, or the socket cannot be made;
 /// later, when epoll itself fails.
-pub fn run(args: &BackArgs) -> Result<(), DaemonError> {
-    let signals = server::signal_fd()?;
+pub fn run(args: BackArgs) -> Result<(), DaemonError> {
+    let signals = Signals::block()?;
     let _pid = PidFile::take(&paths::pid_file(&args.dir, "backend"))?;
     server::raise_descriptor_limit();
     match args.port {
@@ -65,16 +67,43 @@ pub fn run(args: &BackArgs) -> Result<(), DaemonError> {
 
 /// What a back-end is on any port: the registrar, and the links over which domains ask it.
 struct Core<C, K = NoKeeper> {
+    signals: Signals,
+    config: Config,
     registrar: Registrar<System, K>,
     links: Links<C>,
+    /// By domain, so that none keeps another's refusals out of the log.
+    refusals: HashMap<Domid, Throttle>,
 }
 
 impl<C: Carrier, K: Keeper> Core<C, K> {
-    fn new(registrar: Registrar<System, K>, carrier: C, patience: Duration) -> Self {
+    /// Of a registrar that knows of nothing and whose constructs are kept by `keeper`.
+    fn new(signals: Signals, config: Config, keeper: K, carrier: C, patience: Duration) -> Self {
+        let settings = config.settings();
+        let mut registrar = Registrar::with_keeper(System::new(settings.raised), keeper);
+        registrar.set_policy(settings.policy.clone());
         Self {
+            signals,
+            config,
             registrar,
             links: Links::new(carrier, patience),
+            refusals: HashMap::new(),
         }
+    }
+
+    /// Does what signals tell; returns whether it is to stop.
+    fn take_signals(&mut self) -> bool {
+        while let Some(told) = self.signals.take() {
+            match told {
+                Told::Stop => return true,
+                Told::Reload => {
+                    if let Some(settings) = self.config.reload() {
+                        self.registrar.environment_mut().raise(settings.raised);
+                        self.registrar.set_policy(settings.policy.clone());
+                    }
+                }
+            }
+        }
+        false
     }
 
     /// Does what there is to do until it is time to wait again.
@@ -90,10 +119,22 @@ impl<C: Carrier, K: Keeper> Core<C, K> {
                     } else {
                         self.registrar.handle(domid, &request, &mut self.links)
                     };
+                    self.log_refusal();
                     tracing::trace!(domid, op = request.op, errno = answer.errno, "request");
                     self.links.answer(domid, &answer);
                 }
             }
+        }
+    }
+
+    /// Says what the policy has refused, if it has.
+    fn log_refusal(&mut self) {
+        let Some(refusal) = self.registrar.take_refusal() else {
+            return;
+        };
+        let throttle = self.refusals.entry(refusal.domid).or_default();
+        if let Some(more) = throttle.speak() {
+            tracing::warn!(more, "{}", refusal.text);
         }
     }
 
@@ -135,6 +176,7 @@ impl<C: Carrier, K: Keeper> Core<C, K> {
 
     /// A domain is gone, or did not get as far as to be linked.
     fn forget(&mut self, domid: Domid) {
+        self.refusals.remove(&domid);
         self.links.carrier_mut().close(domid);
         self.registrar.domain_died(domid, &mut self.links);
         self.links.carrier_mut().buried(domid);

@@ -17,20 +17,18 @@ mod tests;
 use super::links::{PATIENCE, Standing};
 use super::mailboxes::Mailboxes;
 use super::{BackArgs, Core};
-use crate::server::{self, DaemonError, Epoll};
+use crate::config::Config;
+use crate::server::{self, DaemonError, Epoll, Signals};
 use crate::throttle::Throttle;
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
-use vshmem_abi::limits::MsgLimits;
 use vshmem_abi::link::{LinkMsg, LinkOp};
 use vshmem_abi::{ABI_VERSION, Domid};
 use vshmem_registry::xenstore::library::Library;
 use vshmem_registry::xenstore::{Announcement, Books, KeptDomain, XenStore, paths, read_if_there};
-use vshmem_registry::{Registrar, System};
 
 const SIGNALS: u64 = 0;
 const STORE: u64 = 1;
@@ -42,11 +40,12 @@ const NAME: usize = 64;
 ///
 /// # Errors
 /// When it cannot begin: there is no XenStore, or this is not dom0; later, when XenStore fails.
-pub fn run(args: &BackArgs, signals: OwnedFd) -> Result<(), DaemonError> {
+pub fn run(args: BackArgs, signals: Signals) -> Result<(), DaemonError> {
     let store = Library::open().map_err(|error| DaemonError::Refused(error.to_string()))?;
     check_dom0(&store)?;
     let fail = || DaemonError::io("XenStore");
-    let backend = Backend::new(Rc::new(store), signals, PATIENCE, args.raised).map_err(fail())?;
+    let backend = Backend::new(Rc::new(store), signals, args.config, PATIENCE);
+    let backend = backend.map_err(fail())?;
     backend.announce().map_err(fail())?;
     tracing::info!(generation = backend.generation, "serving");
     server::ready(args.ready_fd);
@@ -68,8 +67,6 @@ fn check_dom0(store: &dyn XenStore) -> Result<(), DaemonError> {
 /// The running back-end.
 struct Backend {
     epoll: Epoll,
-    /// Kept open for as long as it is watched.
-    _signals: OwnedFd,
     store: Rc<dyn XenStore>,
     books: Books,
     core: Core<Mailboxes, Books>,
@@ -86,9 +83,9 @@ impl Backend {
     /// Goes on with what an earlier one has kept.
     fn new(
         store: Rc<dyn XenStore>,
-        signals: OwnedFd,
+        signals: Signals,
+        config: Config,
         patience: Duration,
-        raised: MsgLimits,
     ) -> Result<Self, Errno> {
         let epoll = Epoll::new()?;
         epoll.add(&signals, SIGNALS, EventFlags::IN)?;
@@ -96,13 +93,11 @@ impl Backend {
         let books = Books::open(store.clone())?;
         let mut carrier = Mailboxes::new(store.clone(), books.clone())?;
         carrier.pump()?;
-        let registrar = Registrar::with_keeper(System::new(raised), books.clone());
         let mut backend = Self {
             epoll,
-            _signals: signals,
             store,
+            core: Core::new(signals, config, books.clone(), carrier, patience),
             books,
-            core: Core::new(registrar, carrier, patience),
             generation: server::random(),
             enrolled: BTreeMap::new(),
             epochs: BTreeMap::new(),
@@ -160,8 +155,8 @@ impl Backend {
                 .carrier()
                 .is_busy()
                 .then_some(Duration::ZERO);
-            let told_to_stop = self.epoll.wait(timeout)?.any(|(token, _)| token == SIGNALS);
-            if told_to_stop {
+            let has_signal = self.epoll.wait(timeout)?.any(|(token, _)| token == SIGNALS);
+            if has_signal && self.core.take_signals() {
                 // Guests need not find out by waiting for an answer.
                 return self.store.rm(paths::BACKEND);
             }

@@ -16,7 +16,7 @@ pub enum Passed {
     Page(u64),
     /// The wait page of the domain.
     WaitPage,
-    /// The region of this construct, for reading and writing.
+    /// The region of this construct, for all that the domain may do with it.
     Region(i32),
     /// The page of the doorbell of this number.
     BellPage(u64),

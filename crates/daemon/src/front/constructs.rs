@@ -7,6 +7,7 @@ use super::shared::{Shared, source};
 use std::collections::HashMap;
 use std::os::fd::BorrowedFd;
 use vshmem_abi::ids::Domid;
+use vshmem_abi::limits::MsgLimits;
 use vshmem_abi::wire::{Meta, State, Totals, Usage};
 use vshmem_abi::{Kind, PAGE_SIZE, pages};
 use vshmem_engine::directory::DirectoryWriter;
@@ -14,6 +15,15 @@ use vshmem_engine::mapping::{How, Source};
 use vshmem_engine::msgq::QueueMap;
 use vshmem_engine::set::SetMap;
 use vshmem_gnt::{AnyRegion, GrantRef, Port, PortError, Region};
+
+/// A grant of a region.
+#[derive(Clone, Copy)]
+struct Granted {
+    to: Domid,
+    /// Whether that domain may not write.
+    read_only: bool,
+    gref: GrantRef,
+}
 
 /// What is known of one construct beside its entry in the directory.
 #[derive(Default)]
@@ -25,7 +35,7 @@ pub struct Known {
     /// The same region, if it is a set's or a queue's, for what is done on behalf of the dead.
     shared: Option<Shared>,
     file: Option<FileId>,
-    grants: Vec<(Domid, GrantRef)>,
+    grants: Vec<Granted>,
     /// Times and pid of the last attach or detach of clients that are gone; `nattch` is 0.
     pub retained: Usage,
 }
@@ -52,7 +62,12 @@ impl Known {
         self.shared.is_some() && !self.has_futexes()
     }
 
-    /// The region's descriptor, for reading and writing, if it is at hand.
+    /// Whether the region is at hand and this domain may only read it.
+    pub fn is_read_only(&self) -> bool {
+        self.region.as_ref().is_some_and(Region::is_read_only)
+    }
+
+    /// The region's descriptor, for all that this domain may do with it, if it is at hand.
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.region.as_ref().map(Region::fd)
     }
@@ -74,7 +89,7 @@ impl Known {
 
     /// To whom it is granted, and by which grants.
     pub fn grants(&self) -> impl Iterator<Item = (Domid, u32)> {
-        self.grants.iter().map(|&(domid, gref)| (domid, gref.0))
+        self.grants.iter().map(|grant| (grant.to, grant.gref.0))
     }
 
     /// Pages of the region that are in memory, as far as it is at hand.
@@ -90,7 +105,7 @@ impl Known {
         rustix::fs::fstat(source.fd).map_or(0, |stat| stat.st_blocks as u64 / 8)
     }
 
-    /// Lets domain `to` map the region; a second time it is the same grant.
+    /// Lets domain `to` map the region, perhaps for reading only; a second time it is the same grant.
     ///
     /// # Errors
     /// What the port says; `BadArgument` when the region is not at hand.
@@ -98,21 +113,30 @@ impl Known {
         &mut self,
         port: &mut impl Port<Region = AnyRegion>,
         to: Domid,
+        read_only: bool,
     ) -> Result<GrantRef, PortError> {
-        if let Some(&(_, gref)) = self.grants.iter().find(|(domid, _)| *domid == to) {
-            return Ok(gref);
+        let is_it = |grant: &&Granted| (grant.to, grant.read_only) == (to, read_only);
+        if let Some(grant) = self.grants.iter().find(is_it) {
+            return Ok(grant.gref);
         }
         let region = self.region.as_ref().ok_or(PortError::BadArgument)?;
-        let gref = port.grant(region, to)?;
-        self.grants.push((to, gref));
+        let gref = match read_only {
+            true => port.grant_read_only(region, to)?,
+            false => port.grant(region, to)?,
+        };
+        self.grants.push(Granted {
+            to,
+            read_only,
+            gref,
+        });
         Ok(gref)
     }
 
     /// Frees the memory and ends the grants. Nobody has the construct attached any more.
     pub fn release(self, port: &mut impl Port<Region = AnyRegion>) {
-        for (domid, gref) in self.grants {
+        for Granted { to, gref, .. } in self.grants {
             if let Err(error) = port.end_grant(gref) {
-                tracing::debug!(domid, %error, "a grant ended before");
+                tracing::debug!(domid = to, %error, "a grant ended before");
             }
         }
         if let Some(region) = self.region {
@@ -134,6 +158,11 @@ impl Constructs {
             directory,
             known: HashMap::new(),
         }
+    }
+
+    /// Tells clients what the limits of queues are raised to.
+    pub fn tell_limits(&mut self, raised: &MsgLimits) {
+        self.directory.tell_limits(raised);
     }
 
     /// The directory's descriptor, to pass to clients.

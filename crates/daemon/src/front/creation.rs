@@ -90,6 +90,11 @@ impl Rules {
         }
     }
 
+    /// From now on the limits of queues are raised to these.
+    pub fn raise(&mut self, to: MsgLimits) {
+        self.msg.raise(to);
+    }
+
     /// MSGMNB: as much as `msg_qbytes` may be raised to by anybody.
     pub fn msgmnb(&self) -> u64 {
         self.msg.read().mnb

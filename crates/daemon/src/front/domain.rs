@@ -21,11 +21,12 @@ use std::time::{Duration, Instant};
 use vshmem_abi::Kind;
 use vshmem_abi::ids::{Domid, IPC_PRIVATE};
 use vshmem_abi::limits::MsgLimits;
-use vshmem_abi::link::{LinkMsg, LinkOp};
+use vshmem_abi::link::{FOR_NOBODY, FOR_READING, LinkMsg, LinkOp};
 use vshmem_abi::wire::{Meta, State, Usage};
+use vshmem_config::Settings;
 use vshmem_engine::directory::DirectoryWriter;
 use vshmem_engine::wait_page::WaitMaster;
-use vshmem_gnt::{AnyPort, AnyRegion, GrantRef, Port, PortError, RegionOptions};
+use vshmem_gnt::{AnyPort, AnyRegion, GrantRef, Port, PortError, Region, RegionOptions};
 
 /// How many ids of lost constructs are remembered after nothing of them is attached any more.
 const LOST: usize = 4096;
@@ -33,6 +34,14 @@ const LOST: usize = 4096;
 /// How long the memory of a set or queue that was removed is kept for those who were served before. They
 /// take what is theirs within microseconds, unless they are stopped, or dead.
 const KEPT: Duration = Duration::from_secs(2);
+
+/// Memory of a construct, and the other domain that it was made for, where it has to be one.
+pub struct Made {
+    /// The memory.
+    pub region: AnyRegion,
+    /// The other domain.
+    pub peer: Option<Domid>,
+}
 
 /// The domain.
 pub struct Domain {
@@ -108,6 +117,14 @@ impl Domain {
         })
     }
 
+    /// From now on this is configured. A queue that is there keeps what it was made with, and all
+    /// memory those whom it was made for.
+    pub fn configure(&mut self, settings: &Settings) {
+        self.constructs.tell_limits(&settings.raised);
+        self.rules.raise(settings.raised);
+        self.peers.want(settings.peer.clone());
+    }
+
     /// How this domain uses `id`. Clients that have ended do not count, however recently.
     /// `asker` is the process on whose behalf this is, if it is one of the domain.
     pub fn usage(&mut self, id: i32, asker: Option<i32>) -> Usage {
@@ -145,26 +162,58 @@ impl Domain {
 
     /// Makes the memory of a construct that the back-end made when its request had been given up
     /// on: by now others may have found it by its key.
-    fn adopt(&mut self, meta: &Meta) -> bool {
+    fn adopt(&mut self, answer: &LinkMsg) -> bool {
+        let meta = &answer.meta;
         let Some(plan) = self.rules.plan_of(meta) else {
             return false;
         };
-        let Ok(region) = self.make_region(&plan) else {
-            return false;
-        };
-        self.enter(meta, &plan, region).is_ok()
+        let made = self.make_region(&plan);
+        let made = made.and_then(|made| self.as_permitted(made, &plan, answer.flags));
+        made.is_ok_and(|made| self.enter(meta, &plan, made.region).is_ok())
     }
 
-    /// Makes the memory of a construct.
+    /// Makes the memory of a construct, for another domain too where one has to be chosen.
     ///
     /// # Errors
     /// What the port says.
-    pub fn make_region(&mut self, plan: &Plan) -> Result<AnyRegion, PortError> {
+    pub fn make_region(&mut self, plan: &Plan) -> Result<Made, PortError> {
+        let peer = match &self.port {
+            AnyPort::Host(_) => None,
+            AnyPort::Xen(_) => self.peers.choose(),
+        };
+        self.make_region_for(peer, plan, false)
+    }
+
+    fn make_region_for(
+        &mut self,
+        peer: Option<Domid>,
+        plan: &Plan,
+        read_only: bool,
+    ) -> Result<Made, PortError> {
         let options = RegionOptions {
-            peer: self.peers.choose(),
+            peer,
+            read_only,
             ..plan.options
         };
-        self.port.create(plan.bytes(), options)
+        let region = self.port.create(plan.bytes(), options)?;
+        Ok(Made { region, peer })
+    }
+
+    /// The memory of a construct as the domain that it was made for may have it: what is granted for
+    /// writing can be written to by whoever guesses the references. `flags` are those of the answer to
+    /// [`LinkOp::Get`].
+    ///
+    /// # Errors
+    /// What the port says.
+    pub fn as_permitted(&mut self, made: Made, plan: &Plan, flags: i32) -> Result<Made, PortError> {
+        let (peer, read_only) = match (made.peer, flags) {
+            (Some(peer), FOR_READING) => (Some(peer), true),
+            (Some(_), FOR_NOBODY) => (None, false),
+            _ => return Ok(made),
+        };
+        tracing::debug!(made_for = made.peer, read_only, "memory is made anew");
+        made.region.release();
+        self.make_region_for(peer, plan, read_only)
     }
 
     /// Enters a construct that was just made, with its memory; returns its slot.
@@ -233,7 +282,8 @@ impl Domain {
                 tell_bell(offered, domid, answer)?;
             }
             _ => {
-                answer.gref = self.grant(id, domid)?.0;
+                let read_only = query.flags == FOR_READING;
+                answer.gref = self.grant(id, domid, read_only)?.0;
                 self.partners.note(id, domid, epoch);
                 let known = self.constructs.get(id).ok_or(Errno::INVAL)?;
                 if known.needs_bells() {
@@ -245,9 +295,9 @@ impl Domain {
         Ok(())
     }
 
-    fn grant(&mut self, id: i32, to: Domid) -> Result<GrantRef, Errno> {
+    fn grant(&mut self, id: i32, to: Domid, read_only: bool) -> Result<GrantRef, Errno> {
         let known = self.constructs.get_mut(id).ok_or(Errno::INVAL)?;
-        known.grant(&mut self.port, to).map_err(|error| {
+        known.grant(&mut self.port, to, read_only).map_err(|error| {
             if error != PortError::BadArgument {
                 tracing::warn!(id, domain = to, %error, "cannot grant a region to a domain");
             }
@@ -519,7 +569,7 @@ impl Attend for Domain {
     fn late(&mut self, answer: &LinkMsg) {
         let made = answer.op == LinkOp::Get as u32 && answer.errno == 0 && answer.created != 0;
         let meta = &answer.meta;
-        if made && (meta.key == IPC_PRIVATE || !self.adopt(meta)) {
+        if made && (meta.key == IPC_PRIVATE || !self.adopt(answer)) {
             self.unwanted.push(meta.id);
         }
     }

@@ -30,17 +30,16 @@ mod start;
 mod undoers;
 
 use crate::PortKind;
-use crate::server::{self, DaemonError, Listener, PidFile};
+use crate::config::Config;
+use crate::server::{self, DaemonError, Listener, PidFile, Signals};
 use clients::Run;
 use domain::Domain;
-pub use peers::Peer;
 use peers::Peers;
 use report::Identity;
 use requests::Service;
 use serving::Front;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
-use vshmem_abi::limits::MsgLimits;
 use vshmem_abi::paths;
 use vshmem_gnt::Port;
 
@@ -55,10 +54,8 @@ pub struct FrontArgs {
     pub domain: String,
     /// Where to write the ready line.
     pub ready_fd: Option<RawFd>,
-    /// What the configuration raises the limits of queues to.
-    pub raised: MsgLimits,
-    /// Whom it says to share memory with, where that can be one domain only.
-    pub peer: Option<Peer>,
+    /// The configuration.
+    pub config: Config,
 }
 
 /// Serves the domain until it is told to stop.
@@ -66,8 +63,9 @@ pub struct FrontArgs {
 /// # Errors
 /// When it cannot begin: another daemon serves the domain, there is no back-end, or the back-end
 /// does not take the domain; later, when epoll itself fails.
-pub fn run(args: &FrontArgs) -> Result<(), DaemonError> {
-    let signals = server::signal_fd()?;
+pub fn run(args: FrontArgs) -> Result<(), DaemonError> {
+    let mut config = args.config;
+    let signals = Signals::block()?;
     let pid_file = paths::pid_file(&args.dir, &args.domain);
     let _pid = match args.port {
         PortKind::Host => PidFile::take(&pid_file)?,
@@ -78,15 +76,16 @@ pub fn run(args: &FrontArgs) -> Result<(), DaemonError> {
     let generation = Run::draw_generation();
     let enrolled = match args.port {
         PortKind::Host => start::on_host(&args.dir, &args.domain, generation)?,
-        PortKind::Xen => match start::on_xen(generation, &signals)? {
+        PortKind::Xen => match start::on_xen(generation, &signals, &mut config)? {
             Some(enrolled) => enrolled,
             // Told to stop before there was a back-end.
             None => return Ok(()),
         },
     };
     let (domid, run) = (enrolled.port.domid(), enrolled.run);
-    let peers = Peers::new(args.peer.clone());
-    let domain = Domain::new(enrolled.port, peers, run, args.raised);
+    let settings = config.settings();
+    let peers = Peers::new(settings.peer.clone());
+    let domain = Domain::new(enrolled.port, peers, run, settings.raised);
     let domain = domain.map_err(DaemonError::io("cannot make the directory"))?;
     let listener = Listener::open(&paths::domain_socket(&args.dir, &args.domain), 0o666)?;
     let mut service = Service::new(domain, enrolled.link);
@@ -96,8 +95,8 @@ pub fn run(args: &FrontArgs) -> Result<(), DaemonError> {
         since: domain::seconds(),
         grants_limit: enrolled.grants_limit,
     };
-    let front =
-        Front::new(listener, signals, service, identity).map_err(DaemonError::io("epoll"))?;
+    let front = Front::new(listener, signals, config, service, identity)
+        .map_err(DaemonError::io("epoll"))?;
     let epoch = run.epoch;
     tracing::info!(domain = enrolled.name, domid, generation, epoch, "serving");
     server::ready(args.ready_fd);

@@ -1,24 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Whom the memory of a construct is made for, where it can be granted to one other domain only (Xen).
 
-use serde::Deserialize;
 use std::collections::BTreeMap;
 use vshmem_abi::Domid;
-
-/// A domain, as `peer` in `vshmem.toml` names it.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(untagged, expecting = "a peer is the name of a domain or its number")]
-pub enum Peer {
-    /// By its number, ready or not.
-    Domid(u16),
-    /// By its name.
-    Name(String),
-}
+use vshmem_config::DomainSpec;
 
 /// The other domains, and which of them to choose.
 #[derive(Debug, Default)]
 pub struct Peers {
-    wanted: Option<Peer>,
+    wanted: Option<DomainSpec>,
     /// Those that are ready, with their names.
     ready: BTreeMap<Domid, String>,
     /// The log says that there is none to choose.
@@ -27,11 +17,17 @@ pub struct Peers {
 
 impl Peers {
     /// None yet; to share with `wanted` is configured.
-    pub fn new(wanted: Option<Peer>) -> Self {
+    pub fn new(wanted: Option<DomainSpec>) -> Self {
         Self {
             wanted,
             ..Self::default()
         }
+    }
+
+    /// From now on to share with `wanted` is configured.
+    pub fn want(&mut self, wanted: Option<DomainSpec>) {
+        self.wanted = wanted;
+        self.missed = false;
     }
 
     /// These are ready now.
@@ -45,8 +41,8 @@ impl Peers {
     /// or the one with the lowest number. `None`: there is none.
     pub fn choose(&mut self) -> Option<Domid> {
         let chosen = match &self.wanted {
-            Some(Peer::Domid(domid)) => Some((*domid).into()),
-            Some(Peer::Name(wanted)) => {
+            Some(DomainSpec::Domid(domid)) => Some((*domid).into()),
+            Some(DomainSpec::Name(wanted)) => {
                 let mut ready = self.ready.iter();
                 let found = ready.find(|(_, name)| *name == wanted);
                 found.map(|(domid, _)| *domid)
@@ -68,7 +64,7 @@ mod tests {
     use super::*;
 
     /// Whom a domain chooses when these others are ready.
-    fn chosen(ready: &[(Domid, &str)], wanted: Option<Peer>) -> Option<Domid> {
+    fn chosen(ready: &[(Domid, &str)], wanted: Option<DomainSpec>) -> Option<Domid> {
         let mut peers = Peers::new(wanted);
         let ready = ready
             .iter()
@@ -88,13 +84,13 @@ mod tests {
 
     #[test]
     fn a_configured_domain_is_chosen_by_its_name_once_it_is_ready_and_no_other() {
-        let name = |name: &str| Some(Peer::Name(name.to_owned()));
+        let name = |name: &str| Some(DomainSpec::Name(name.to_owned()));
         assert_eq!(chosen(&TWO, name("eleven")), Some(11));
         assert_eq!(chosen(&TWO, name("twelve")), None);
     }
 
     #[test]
     fn a_configured_domain_is_chosen_by_its_number_ready_or_not() {
-        assert_eq!(chosen(&TWO, Some(Peer::Domid(12))), Some(12));
+        assert_eq!(chosen(&TWO, Some(DomainSpec::Domid(12))), Some(12));
     }
 }

@@ -6,9 +6,10 @@
 use super::answer::{Answer, Answered, Passed};
 use super::creation::{Candidates, Plan};
 use super::creds::Caller;
-use super::domain::Domain;
+use super::domain::{Domain, Made};
 use super::link::Link;
 use super::shared::Shared;
+use crate::throttle::Throttle;
 use rustix::fs::fstat;
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
@@ -21,7 +22,7 @@ use vshmem_abi::wire::{
     Meta, Op, Opened, QueueStat, QueueUse, REGION_NO_FUTEX, Request, STAT_ANY, STAT_INDEX, Stat,
     State,
 };
-use vshmem_gnt::{AnyRegion, GrantRef, Port, Region};
+use vshmem_gnt::{GrantRef, Port, PortError, Region};
 
 const CREAT: i32 = libc::IPC_CREAT;
 const EXCLUSIVE: i32 = libc::IPC_CREAT | libc::IPC_EXCL;
@@ -74,6 +75,8 @@ pub struct Service {
     /// The back-end.
     pub link: Link,
     candidates: Candidates,
+    pub(super) read_only: Throttle,
+    no_region: Throttle,
 }
 
 impl Service {
@@ -83,6 +86,8 @@ impl Service {
             domain,
             link,
             candidates: Candidates::draw(),
+            read_only: Throttle::default(),
+            no_region: Throttle::default(),
         }
     }
 
@@ -225,7 +230,7 @@ impl Service {
             _ => self.make_region(kind, size, flags, from),
         };
         match made {
-            Ok((plan, region)) => self.create(kind, request, &plan, region, from),
+            Ok((plan, made)) => self.create(kind, request, &plan, made, from),
             Err(why) if key == IPC_PRIVATE => Err(why),
             // Another domain may have the key all the same.
             Err(why) => match self.get_elsewhere(kind, key) {
@@ -252,19 +257,11 @@ impl Service {
         size: u64,
         flags: i32,
         from: &Asker<'_>,
-    ) -> Result<(Plan, AnyRegion), Errno> {
+    ) -> Result<(Plan, Made), Errno> {
         let plan = self.domain.rules.check(kind, size, flags, from.caller)?;
-        match self.domain.make_region(&plan) {
-            Ok(region) => Ok((plan, region)),
-            Err(error) => {
-                tracing::warn!(%kind, size, %error, "cannot make the memory of a construct");
-                Err(match error.errno() {
-                    // What the man page has for a kernel that can open no more files.
-                    Errno::MFILE => Errno::NFILE,
-                    errno => errno,
-                })
-            }
-        }
+        let made = self.domain.make_region(&plan);
+        made.map(|made| (plan, made))
+            .map_err(|error| not_made(kind, size, error))
     }
 
     fn create(
@@ -272,7 +269,7 @@ impl Service {
         kind: Kind,
         request: &Request,
         plan: &Plan,
-        region: AnyRegion,
+        made: Made,
         from: &Asker<'_>,
     ) -> Answered {
         let (uid, gid) = (from.caller.uid, from.caller.gid);
@@ -296,6 +293,7 @@ impl Service {
             let wanted = LinkMsg {
                 flags: request.flags & EXCLUSIVE,
                 ids: self.candidates.ids(),
+                domid: made.peer.unwrap_or(0),
                 ..LinkMsg::about(LinkOp::Get, meta)
             };
             let answer = match self.ask(&wanted) {
@@ -312,7 +310,11 @@ impl Service {
                 return existing(slot, &meta, request.flags, request.size, from);
             }
             self.candidates.used(meta.id);
-            return match self.domain.enter(&meta, plan, region) {
+            let permitted = self.domain.as_permitted(made, plan, answer.flags);
+            let entered = permitted
+                .map_err(|error| not_made(kind, plan.size, error))
+                .and_then(|made| self.domain.enter(&meta, plan, made.region));
+            return match entered {
                 Ok(slot) => {
                     let answer = Answer::with(meta.id, slot, &meta);
                     // Only a file can be mapped without being told how.
@@ -346,13 +348,18 @@ impl Service {
         if known.is_some_and(|known| known.fd().is_some()) {
             return Ok(());
         }
-        let place = self.ask_about(LinkOp::Locate, *meta).inspect_err(|errno| {
-            if *errno == Errno::NOSPC {
+        let place = self.ask_about(LinkOp::Locate, *meta);
+        let no_region = &mut self.no_region;
+        let place = place.inspect_err(|errno| {
+            if [Errno::NOSPC, Errno::ACCESS].contains(errno)
+                && let Some(more) = no_region.speak()
+            {
                 tracing::warn!(
                     id = meta.id,
                     owner = meta.owner,
-                    "the owner domain cannot grant a region to this one; the log of its vshmemd says \
-                     why, and what to do about it"
+                    %errno, more,
+                    "this domain does not get the memory of a construct; the log of the owner's vshmemd, or \
+                     of the back-end, says why, and what to do about it"
                 );
             }
         })?;
@@ -369,7 +376,7 @@ impl Service {
         Ok(())
     }
 
-    /// The answer to [`Op::Open`] with the region, which is at hand, for reading and writing.
+    /// The answer to [`Op::Open`] with the region, which is at hand, for all that this domain may do.
     pub(super) fn opened(&self, slot: u32, meta: Meta) -> Answered {
         let known = self.domain.constructs.get(meta.id);
         let known = known.ok_or(Errno::IDRM)?;
@@ -509,6 +516,16 @@ impl Service {
         let answer = self.ask(&wanted)?;
         self.domain.apply(&answer.meta);
         Ok(Answer::ok())
+    }
+}
+
+/// The errno for memory that cannot be made.
+fn not_made(kind: Kind, size: u64, error: PortError) -> Errno {
+    tracing::warn!(%kind, size, %error, "cannot make the memory of a construct");
+    match error.errno() {
+        // What the man page has for a kernel that can open no more files.
+        Errno::MFILE => Errno::NFILE,
+        errno => errno,
     }
 }
 

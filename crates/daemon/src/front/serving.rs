@@ -8,7 +8,8 @@ use super::connections::Connections;
 use super::creds::{Caller, Received, Receiver, errno_of};
 use super::report::{self, Identity};
 use super::requests::{Asker, Service};
-use crate::server::{Epoll, Listener};
+use crate::config::Config;
+use crate::server::{Epoll, Listener, Signals, Told};
 use crate::throttle::Throttle;
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
@@ -104,8 +105,8 @@ impl Pace {
 pub struct Front {
     epoll: Epoll,
     listener: Listener,
-    /// Kept open for as long as it is watched.
-    _signals: OwnedFd,
+    signals: Signals,
+    config: Config,
     connections: Connections,
     receiver: Receiver,
     service: Service,
@@ -127,7 +128,8 @@ impl Front {
     /// What epoll says.
     pub fn new(
         listener: Listener,
-        signals: OwnedFd,
+        signals: Signals,
+        config: Config,
         service: Service,
         identity: Identity,
     ) -> Result<Self, Errno> {
@@ -142,7 +144,8 @@ impl Front {
         Ok(Self {
             epoll,
             listener,
-            _signals: signals,
+            signals,
+            config,
             connections: Connections::new(RESERVED),
             receiver: Receiver::new(),
             service,
@@ -189,7 +192,7 @@ impl Front {
             }
             for &token in &events {
                 match token {
-                    SIGNALS => self.stopping = true,
+                    SIGNALS => self.take_signals(),
                     LISTENER => self.accept(),
                     LINK => self.service.answer_back_end(),
                     undoer if undoer & UNDOER != 0 => {
@@ -222,6 +225,19 @@ impl Front {
             }
         }
         Ok(())
+    }
+
+    fn take_signals(&mut self) {
+        while let Some(told) = self.signals.take() {
+            match told {
+                Told::Stop => self.stopping = true,
+                Told::Reload => {
+                    if let Some(settings) = self.config.reload() {
+                        self.service.domain.configure(settings);
+                    }
+                }
+            }
+        }
     }
 
     /// Does what could wait until a client had its answer.

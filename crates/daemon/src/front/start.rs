@@ -3,11 +3,11 @@
 
 use super::clients::Run;
 use super::link::{Attend, Link, Mailboxes, Socket};
-use crate::server::DaemonError;
+use crate::config::Config;
+use crate::server::{DaemonError, Signals, Told};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::rc::Rc;
 use vshmem_abi::link::{LinkMsg, LinkOp, SEPARATE_KERNELS};
@@ -116,13 +116,17 @@ fn run(generation: u64, answer: &LinkMsg) -> Result<Run, DaemonError> {
 ///
 /// # Errors
 /// This is no Xen guest, or something is missing in it; the back-end does not take it.
-pub fn on_xen(generation: u64, signals: &OwnedFd) -> Result<Option<Enrolled>, DaemonError> {
+pub fn on_xen(
+    generation: u64,
+    signals: &Signals,
+    config: &mut Config,
+) -> Result<Option<Enrolled>, DaemonError> {
     let store = Library::open().map_err(|error| DaemonError::Refused(error.to_string()))?;
     let mailboxes = mailboxes(Rc::new(store), generation)?;
     let (domid, name) = (mailboxes.domid(), mailboxes.name());
     let port = XenPort::new(domid).map_err(|error| DaemonError::Refused(error.to_string()))?;
     let mut link = Link::new(mailboxes);
-    let enrolled = enrol_in_time(&mut link, &name, generation, signals)?;
+    let enrolled = enrol_in_time(&mut link, &name, generation, signals, config)?;
     let Some(answer) = enrolled else {
         return Ok(None);
     };
@@ -158,7 +162,8 @@ fn enrol_in_time(
     link: &mut Link,
     name: &str,
     generation: u64,
-    signals: &OwnedFd,
+    signals: &Signals,
+    config: &mut Config,
 ) -> Result<Option<LinkMsg>, DaemonError> {
     let request = LinkMsg {
         generation,
@@ -194,9 +199,15 @@ fn enrol_in_time(
             PollFd::new(signals, PollFlags::IN),
         ];
         match poll(&mut fds, None) {
-            Ok(_) if !fds[1].revents().is_empty() => return Ok(None),
             Ok(_) | Err(Errno::INTR) => link.attend(&mut Nobody),
             Err(errno) => return Err(DaemonError::io("poll")(errno)),
+        }
+        match signals.take() {
+            Some(Told::Stop) => return Ok(None),
+            Some(Told::Reload) => {
+                config.reload();
+            }
+            None => {}
         }
     }
 }

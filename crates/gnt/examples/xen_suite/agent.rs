@@ -100,6 +100,11 @@ impl Agent {
                 let region = &self.regions[&number(words, 1)];
                 said(self.port.grant(region, number(words, 2)).map(|g| g.0))
             }
+            "grant-read-only" => {
+                let region = &self.regions[&number(words, 1)];
+                let granted = self.port.grant_read_only(region, number(words, 2));
+                said(granted.map(|g| g.0))
+            }
             "end" => done(self.port.end_grant(GrantRef(number(words, 1)))),
             "map" => {
                 let gref = GrantRef(number(words, 2));
@@ -185,11 +190,12 @@ impl Agent {
         self.last += 1;
         let granted = region.how() == How::Grants;
         let said = format!(
-            "{} {} {} {}",
+            "{} {} {} {} {}",
             self.last,
             region.len(),
             u32::from(granted),
-            u32::from(region.has_futexes())
+            u32::from(region.has_futexes()),
+            u32::from(region.is_read_only())
         );
         self.regions.insert(self.last, region);
         Ok(said)

@@ -93,8 +93,9 @@ pub fn what_is_granted_for_reading_cannot_be_mapped_for_writing() {
         ..RegionOptions::default()
     };
     let own = a.create(4096, options).unwrap();
-    let gref = a.grant(&own, b.domid()).unwrap();
+    let gref = a.grant_read_only(&own, b.domid()).unwrap();
     let theirs = b.map(a.domid(), gref).unwrap();
+    assert!(theirs.is_read_only() && !own.is_read_only());
     let here = Guests::map(&own);
     here.store(7, 8);
     assert_eq!(theirs.attach("read").unwrap().load(7), 8);
@@ -102,6 +103,13 @@ pub fn what_is_granted_for_reading_cannot_be_mapped_for_writing() {
         theirs.attach("read-write").err().as_deref(),
         Some("ReadOnly")
     );
+    let writable = RegionOptions {
+        read_only: false,
+        ..options
+    };
+    let own = a.create(4096, writable).unwrap();
+    let granted = a.grant_read_only(&own, b.domid());
+    assert_eq!(granted, Err(PortError::MadeWritable));
 }
 
 pub fn gntallocs_limit_is_named_and_what_was_released_counts_no_more() {

@@ -91,6 +91,7 @@ pub struct RemoteRegion {
     len: u64,
     how: How,
     futexes: bool,
+    read_only: bool,
 }
 
 fn number<T: FromStr>(words: &str, at: usize) -> T {
@@ -110,6 +111,7 @@ impl RemotePort {
             len: number(said, 1),
             how: How::from_raw(number(said, 2)).expect("a how"),
             futexes: number::<u32>(said, 3) == 1,
+            read_only: number::<u32>(said, 4) == 1,
         }
     }
 
@@ -198,6 +200,10 @@ impl Region for RemoteRegion {
         self.futexes
     }
 
+    fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+
     fn release(self) {
         self.wire.tell(&format!("release {}", self.number));
         // What is dropped now is not there any more, which does no harm.
@@ -228,6 +234,14 @@ impl Port for RemotePort {
 
     fn grant(&mut self, region: &RemoteRegion, to: Domid) -> Result<GrantRef, PortError> {
         let said = self.wire.call(&format!("grant {} {to}", region.number))?;
+        Ok(GrantRef(number(&said, 0)))
+    }
+
+    fn grant_read_only(&mut self, region: &RemoteRegion, to: Domid) -> Result<GrantRef, PortError> {
+        let number_of = region.number;
+        let said = self
+            .wire
+            .call(&format!("grant-read-only {number_of} {to}"))?;
         Ok(GrantRef(number(&said, 0)))
     }
 

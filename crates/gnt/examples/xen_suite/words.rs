@@ -53,9 +53,10 @@ pub fn await_change<T>(store: &Library, what: &str, mut look: impl FnMut() -> Op
     }
 }
 
-const ERRORS: [PortError; 11] = [
+const ERRORS: [PortError; 12] = [
     PortError::Refused,
     PortError::NoPeer,
+    PortError::MadeWritable,
     PortError::NoMemory,
     PortError::TooManyDescriptors,
     PortError::Gone,

@@ -161,6 +161,15 @@ impl Port for HostPort {
         Ok(GrantRef(answer.number))
     }
 
+    fn grant_read_only(&mut self, region: &HostRegion, to: Domid) -> Result<GrantRef, PortError> {
+        if !region.is_own() {
+            return Err(PortError::BadArgument);
+        }
+        let file = region.for_reading()?;
+        let (answer, _) = self.call(HubOp::Grant, to, 0, &[file.as_fd()])?;
+        Ok(GrantRef(answer.number))
+    }
+
     fn end_grant(&mut self, gref: GrantRef) -> Result<(), PortError> {
         self.call(HubOp::EndGrant, 0, gref.0, &[]).map(|_| ())
     }

@@ -2,10 +2,10 @@
 //! Regions of the host port: sealed memfds.
 
 use crate::port::{PortError, Region, RegionOptions};
-use rustix::fs::{FallocateFlags, MemfdFlags, Mode, SealFlags};
+use rustix::fs::{FallocateFlags, MemfdFlags, Mode, OFlags, SealFlags};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use vshmem_abi::PAGE_SIZE;
 use vshmem_abi::grants::How;
 
@@ -25,6 +25,7 @@ pub struct HostRegion {
     len: u64,
     own: bool,
     futexes: bool,
+    read_only: bool,
 }
 
 impl Region for HostRegion {
@@ -42,6 +43,10 @@ impl Region for HostRegion {
 
     fn has_futexes(&self) -> bool {
         self.futexes
+    }
+
+    fn is_read_only(&self) -> bool {
+        self.read_only
     }
 
     fn release(self) {
@@ -88,17 +93,31 @@ impl HostRegion {
             len,
             own: true,
             futexes: true,
+            read_only: false,
         })
     }
 
-    /// A region that another domain granted.
+    /// A region that another domain granted; what the descriptor can be mapped for, it can.
     pub(super) fn mapped(fd: OwnedFd, len: u64) -> Self {
+        let mode = rustix::fs::fcntl_getfl(&fd);
         Self {
+            read_only: mode.is_ok_and(|mode| mode & OFlags::ACCMODE == OFlags::RDONLY),
             fd,
             len,
             own: false,
             futexes: true,
         }
+    }
+
+    /// The same file, opened for reading only: it cannot be mapped for writing, nor a mapping of it be
+    /// made writable.
+    ///
+    /// # Errors
+    /// What opening it says.
+    pub(super) fn for_reading(&self) -> Result<OwnedFd, PortError> {
+        let path = format!("/proc/self/fd/{}", self.fd.as_raw_fd());
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        rustix::fs::open(path, flags, Mode::empty()).map_err(to_error)
     }
 
     /// The same region, of which it is said whether futexes work in it.

@@ -41,7 +41,11 @@ enum Kind {
     /// Made for another domain too.
     Shared(SharedRegion),
     /// Another domain's.
-    Mapped { list: OwnedFd, len: u64 },
+    Mapped {
+        list: OwnedFd,
+        len: u64,
+        read_only: bool,
+    },
 }
 
 /// Pages of gntalloc.
@@ -75,6 +79,16 @@ impl Region for XenRegion {
 
     fn has_futexes(&self) -> bool {
         matches!(self.0, Kind::Alone(_))
+    }
+
+    fn is_read_only(&self) -> bool {
+        matches!(
+            self.0,
+            Kind::Mapped {
+                read_only: true,
+                ..
+            }
+        )
     }
 
     fn len(&self) -> u64 {
@@ -119,8 +133,12 @@ impl XenRegion {
     }
 
     /// A region of another domain.
-    pub(super) fn mapped(list: OwnedFd, len: u64) -> Self {
-        Self(Kind::Mapped { list, len })
+    pub(super) fn mapped(list: OwnedFd, len: u64, read_only: bool) -> Self {
+        Self(Kind::Mapped {
+            list,
+            len,
+            read_only,
+        })
     }
 
     /// The pages that can be granted to domain `to`.
@@ -361,9 +379,9 @@ mod tests {
     #[test]
     fn another_domains_region_is_its_grant_list() {
         let list = crate::host::memory::memfd(0).unwrap();
-        let region = XenRegion::mapped(list, 4096);
+        let region = XenRegion::mapped(list, 4096, true);
         assert_eq!((region.len(), region.how()), (4096, How::Grants));
-        assert!(!region.has_futexes());
+        assert!(!region.has_futexes() && region.is_read_only());
         assert_eq!(region.for_peer(2).err(), Some(PortError::BadArgument));
     }
 }

@@ -127,6 +127,13 @@ impl Port for XenPort {
         Ok(gref)
     }
 
+    fn grant_read_only(&mut self, region: &XenRegion, to: Domid) -> Result<GrantRef, PortError> {
+        if !region.for_peer(to)?.read_only {
+            return Err(PortError::MadeWritable);
+        }
+        self.grant(region, to)
+    }
+
     /// Takes the directory back. The pages stay granted until the region is given up: who noted
     /// their references could still map them.
     fn end_grant(&mut self, gref: GrantRef) -> Result<(), PortError> {
@@ -139,7 +146,7 @@ impl Port for XenPort {
         let contents = directory::read(&self.mapper, owner, gref.0)?;
         let list = directory::list(owner, &contents).map_err(to_error)?;
         let len = contents.refs.len() as u64 * PAGE_SIZE;
-        Ok(XenRegion::mapped(list, len))
+        Ok(XenRegion::mapped(list, len, contents.read_only))
     }
 
     fn alloc_unbound(&mut self, remote: Domid) -> Result<LocalPort, PortError> {

@@ -2,19 +2,24 @@
 //! The state machine: what each request of [`vshmem_abi::link`] does.
 
 mod domains;
+mod policy;
 
 pub use domains::EnrolError;
+pub use policy::Refusal;
 
 use crate::env::{Environment, NoAnswer, Peers};
 use crate::keeper::{Keeper, NoKeeper};
 use crate::table::{Construct, Known, Table};
 use domains::Enrolled;
+use policy::Wanted;
 use rustix::io::Errno;
 use std::collections::BTreeMap;
 use vshmem_abi::ids::{IPC_PRIVATE, may_be_routed};
-use vshmem_abi::link::{LinkMsg, LinkOp};
+use vshmem_abi::link::{BY_POLICY, FOR_NOBODY, FOR_READING, LinkMsg, LinkOp};
 use vshmem_abi::wire::{MODE_LOCKED, Meta, QueueUse, State, Usage};
 use vshmem_abi::{Domid, Kind, pages};
+use vshmem_config::Policy;
+use vshmem_config::policy::Access;
 
 /// Permission bits of a mode (`S_IRWXUGO`).
 const MODE_BITS: u32 = 0o777;
@@ -27,6 +32,8 @@ pub struct Registrar<E, K = NoKeeper> {
     table: Table,
     domains: BTreeMap<Domid, Enrolled>,
     last_domid: Domid,
+    policy: Policy,
+    refusal: Option<Refusal>,
 }
 
 impl<E: Environment> Registrar<E> {
@@ -45,7 +52,14 @@ impl<E: Environment, K: Keeper> Registrar<E, K> {
             table: Table::default(),
             domains: BTreeMap::new(),
             last_domid: 0,
+            policy: Policy::default(),
+            refusal: None,
         }
+    }
+
+    /// What it has from outside, to change.
+    pub fn environment_mut(&mut self) -> &mut E {
+        &mut self.env
     }
 
     /// Answers one request of domain `from`, which is enrolled.
@@ -53,6 +67,7 @@ impl<E: Environment, K: Keeper> Registrar<E, K> {
     /// `peers` may be asked about `from` itself too: a front-end that waits for its answer still
     /// answers queries.
     pub fn handle(&mut self, from: Domid, request: &LinkMsg, peers: &mut dyn Peers) -> LinkMsg {
+        self.refusal = None;
         let done = match LinkOp::from_raw(request.op) {
             Some(LinkOp::Get) => self.get(from, request),
             Some(LinkOp::Find) => self.find(from, request),
@@ -61,7 +76,7 @@ impl<E: Environment, K: Keeper> Registrar<E, K> {
             Some(LinkOp::Usage) => self.usage(from, request, peers),
             Some(LinkOp::Zero) => self.zero(from, request, peers),
             Some(LinkOp::Locate) => self.locate(from, request, peers),
-            Some(LinkOp::Next) => self.next(request),
+            Some(LinkOp::Next) => self.next(from, request),
             Some(LinkOp::Totals) => self.totals(request, peers),
             Some(LinkOp::Enrolled) => self.enrolled(request),
             Some(LinkOp::Bell) => self.bell(from, request, peers),
@@ -78,7 +93,13 @@ impl<E: Environment, K: Keeper> Registrar<E, K> {
         };
         match done {
             Ok(answer) => answer,
-            Err(errno) => request.refuse(errno.raw_os_error()),
+            Err(errno) => {
+                let is_by_policy = self.refusal.is_some();
+                LinkMsg {
+                    flags: if is_by_policy { BY_POLICY } else { 0 },
+                    ..request.refuse(errno.raw_os_error())
+                }
+            }
         }
     }
 
@@ -106,7 +127,12 @@ impl<E: Environment, K: Keeper> Registrar<E, K> {
         if key == IPC_PRIVATE {
             return self.create(from, kind, request);
         }
-        let Some(id) = self.table.by_key(kind, key) else {
+        let found = self.table.by_key(kind, key);
+        let there = found.and_then(|id| self.table.get(id));
+        let owner = there.map(|construct| construct.meta.owner);
+        // Before anything else is said, also whether there is one.
+        self.permit(from, (kind, key), owner, Wanted::Use)?;
+        let Some(id) = found else {
             if request.flags & libc::IPC_CREAT == 0 {
                 return Err(Errno::NOENT);
             }
@@ -123,6 +149,7 @@ impl<E: Environment, K: Keeper> Registrar<E, K> {
 
     fn create(&mut self, from: Domid, kind: Kind, request: &LinkMsg) -> Result<LinkMsg, Errno> {
         let asked = &request.meta;
+        self.permit(from, (kind, asked.key), None, Wanted::Make)?;
         let (wanted, all, most) = match kind {
             Kind::Shm => {
                 let limits = self.env.shm_limits();
@@ -135,6 +162,7 @@ impl<E: Environment, K: Keeper> Registrar<E, K> {
             }
             Kind::Msg => (0, u64::MAX, self.env.msg_limits().mni),
         };
+        self.check_limits(from, kind, wanted)?;
         let there = self.table.totals(kind);
         let total = there.pages.checked_add(wanted).ok_or(Errno::NOSPC)?;
         if total > all || there.used >= most || self.table.is_full() {
@@ -149,7 +177,7 @@ impl<E: Environment, K: Keeper> Registrar<E, K> {
             mode: asked.mode & MODE_BITS,
             owner: from,
             ctime: self.env.now(),
-            reserved: 0,
+            made_with: asked.key,
             ..*asked
         };
         let construct = self.table.insert(kind, meta);
@@ -162,13 +190,29 @@ impl<E: Environment, K: Keeper> Registrar<E, K> {
             self.table.remove(id);
             return Err(Errno::NOSPC);
         }
+        let made = about(request, construct);
+        let flags = match request.domid {
+            0 => 0,
+            peer => match self.access(peer, kind, asked.key) {
+                Access::ReadWrite => 0,
+                Access::ReadOnly => FOR_READING,
+                Access::None => FOR_NOBODY,
+            },
+        };
         Ok(LinkMsg {
             created: 1,
-            ..about(request, construct)
+            flags,
+            ..made
         })
     }
 
     fn find(&mut self, from: Domid, request: &LinkMsg) -> Result<LinkMsg, Errno> {
+        let known = self.construct(request)?.known.get(&from);
+        // What it was told once, it is not asked about when it goes on.
+        let goes_on = request.flags == 1 && known.is_some_and(|known| known.presumed);
+        if !goes_on {
+            self.permit_on(from, request, Wanted::Use)?;
+        }
         let construct = self.construct(request)?;
         construct.learnt_by(from).mapped |= request.flags == 1;
         Ok(about(request, construct))
@@ -183,6 +227,7 @@ impl<E: Environment, K: Keeper> Registrar<E, K> {
         peers: &mut dyn Peers,
     ) -> Result<LinkMsg, Errno> {
         let now = self.env.now();
+        self.permit_on(from, request, Wanted::Change)?;
         let construct = self.sound(request)?;
         let id = construct.meta.id;
         let (asked, meta) = (&request.meta, &mut construct.meta);
@@ -206,6 +251,7 @@ impl<E: Environment, K: Keeper> Registrar<E, K> {
         request: &LinkMsg,
         peers: &mut dyn Peers,
     ) -> Result<LinkMsg, Errno> {
+        self.permit_on(from, request, Wanted::Change)?;
         let construct = self.sound(request)?;
         let id = construct.meta.id;
         if construct.kind == Kind::Shm {
@@ -231,6 +277,7 @@ impl<E: Environment, K: Keeper> Registrar<E, K> {
         request: &LinkMsg,
         peers: &mut dyn Peers,
     ) -> Result<LinkMsg, Errno> {
+        self.permit_on(from, request, Wanted::Use)?;
         let construct = self.sound(request)?;
         if construct.kind == Kind::Msg {
             let queue = ask(construct, construct.meta.owner, LinkOp::Count, peers);
@@ -276,12 +323,21 @@ impl<E: Environment, K: Keeper> Registrar<E, K> {
         peers: &mut dyn Peers,
     ) -> Result<LinkMsg, Errno> {
         let epoch = self.epoch(from);
+        let access = self.permit_on(from, request, Wanted::Use)?;
         let construct = self.sound(request)?;
         let owner = construct.meta.owner;
         if owner == from {
             return Err(Errno::INVAL);
         }
-        let granted = obtain(construct, owner, LinkOp::Grant, (from, epoch), peers)?;
+        let query = LinkMsg {
+            flags: if access == Access::ReadOnly {
+                FOR_READING
+            } else {
+                0
+            },
+            ..LinkMsg::about(LinkOp::Grant, construct.meta)
+        };
+        let granted = obtain(owner, query, (from, epoch), peers)?;
         construct.learnt_by(from).mapped = true;
         Ok(LinkMsg {
             domid: owner,
@@ -300,18 +356,14 @@ impl<E: Environment, K: Keeper> Registrar<E, K> {
         peers: &mut dyn Peers,
     ) -> Result<LinkMsg, Errno> {
         let epoch = self.epoch(from);
+        self.permit_on(from, request, Wanted::Use)?;
         let construct = self.sound(request)?;
         let has_region = |domid| construct.known.get(&domid).is_some_and(|k| k.mapped);
         if from == request.domid || !has_region(from) || !has_region(request.domid) {
             return Err(Errno::INVAL);
         }
-        let offered = obtain(
-            construct,
-            request.domid,
-            LinkOp::Offer,
-            (from, epoch),
-            peers,
-        )?;
+        let query = LinkMsg::about(LinkOp::Offer, construct.meta);
+        let offered = obtain(request.domid, query, (from, epoch), peers)?;
         Ok(LinkMsg {
             bell_gref: offered.bell_gref,
             bell_port: offered.bell_port,
@@ -319,15 +371,22 @@ impl<E: Environment, K: Keeper> Registrar<E, K> {
         })
     }
 
-    fn next(&mut self, request: &LinkMsg) -> Result<LinkMsg, Errno> {
+    /// What a domain may not use is not there for it.
+    fn next(&mut self, from: Domid, request: &LinkMsg) -> Result<LinkMsg, Errno> {
         let kind = Kind::from_raw(request.meta.kind).ok_or(Errno::INVAL)?;
-        let index = request.meta.index;
-        let id = match request.flags {
-            1 => self.table.at_index(kind, index),
-            _ => self.table.lowest_from(kind, index),
-        };
-        let construct = id.and_then(|id| self.table.get(id));
-        construct.map(|c| about(request, c)).ok_or(Errno::NOENT)
+        let mut index = request.meta.index;
+        loop {
+            let id = match request.flags {
+                1 => self.table.at_index(kind, index),
+                _ => self.table.lowest_from(kind, index),
+            };
+            let construct = id.and_then(|id| self.table.get(id)).ok_or(Errno::NOENT)?;
+            if self.may_see(from, construct) {
+                return Ok(about(request, construct));
+            }
+            let next = construct.meta.index.checked_add(1);
+            index = next.filter(|_| request.flags != 1).ok_or(Errno::NOENT)?;
+        }
     }
 
     fn totals(&mut self, request: &LinkMsg, peers: &mut dyn Peers) -> Result<LinkMsg, Errno> {
@@ -456,21 +515,20 @@ fn ask(construct: &mut Construct, domid: Domid, op: LinkOp, peers: &mut dyn Peer
     QueueUse::default()
 }
 
-/// Asks domain `of` to let `to` have something on account of a construct.
+/// Asks domain `of` to let `to` have something, which the query says.
 ///
 /// # Errors
 /// What it says; `EIDRM` when it is gone, `ENODEV` when it does not answer.
 fn obtain(
-    construct: &Construct,
     of: Domid,
-    op: LinkOp,
+    query: LinkMsg,
     (to, epoch): (Domid, u8),
     peers: &mut dyn Peers,
 ) -> Result<LinkMsg, Errno> {
     let query = LinkMsg {
         domid: to,
         epoch: epoch.into(),
-        ..LinkMsg::about(op, construct.meta)
+        ..query
     };
     match peers.query(of, &query) {
         Ok(answer) if answer.errno == 0 => Ok(answer),

@@ -68,6 +68,8 @@ pub struct Domain {
 pub struct Fake {
     pub domains: BTreeMap<Domid, Domain>,
     pub asked: Vec<(Domid, LinkOp, Meta)>,
+    /// The flags that came with that.
+    pub flags: Vec<i32>,
 }
 
 impl Fake {
@@ -94,6 +96,7 @@ impl Peers for Fake {
         let op = LinkOp::from_raw(query.op).expect("a known query");
         assert!(op.is_query());
         self.asked.push((domid, op, query.meta));
+        self.flags.push(query.flags);
         let domain = self.domains.get_mut(&domid).ok_or(NoAnswer::Gone)?;
         if op == LinkOp::Update {
             domain.told.insert(query.meta.id, query.meta.state);

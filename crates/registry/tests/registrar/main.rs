@@ -3,5 +3,6 @@
 
 mod fake;
 mod model;
+mod policy;
 mod restart;
 mod semantics;

@@ -105,6 +105,7 @@ fn a_new_segment_has_what_was_asked_and_what_the_registrar_adds() {
         mode: 0o640,
         owner: 2,
         ctime: 1000,
+        made_with: KEY,
         ..request.meta
     };
     assert_eq!(made.meta, want);

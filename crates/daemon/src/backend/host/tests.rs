@@ -2,6 +2,7 @@
 //! The back-end as a whole, with domains that are sockets in this process.
 
 use super::*;
+use crate::config::Config;
 use rustix::event::EventfdFlags;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use std::os::fd::BorrowedFd;
@@ -28,12 +29,15 @@ impl World {
 
     fn with_patience(patience: Duration) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let stop = rustix::event::eventfd(0, EventfdFlags::CLOEXEC).unwrap();
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        let stop = rustix::event::eventfd(0, flags).unwrap();
         let listener = Listener::bind(&paths::backend_socket(dir.path()), 0o666).unwrap();
         let hub = hub::serve(Limits::DEFAULT).unwrap();
-        let signals = stop.try_clone().unwrap();
+        let signals = Signals::from(stop.try_clone().unwrap());
         let thread = std::thread::spawn(move || {
-            Backend::new(listener, signals, hub, patience, MsgLimits::default())?.serve()
+            let carrier = Sockets::new(hub);
+            let core = Core::new(signals, Config::default(), NoKeeper, carrier, patience);
+            Backend::new(listener, core)?.serve()
         });
         Self {
             dir,
@@ -78,7 +82,7 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        rustix::io::write(&self.stop, &1u64.to_ne_bytes()).unwrap();
+        rustix::io::write(&self.stop, &(libc::SIGTERM as u64).to_ne_bytes()).unwrap();
         if let Some(thread) = self.thread.take()
             && !std::thread::panicking()
         {

@@ -3,7 +3,6 @@
 //! domain, and can be opened for reading only.
 
 use crate::front::answer::{Answer, Answered, Passed};
-use crate::front::constructs::Known;
 use crate::front::domain::is_ending;
 use crate::front::maps::FileId;
 use crate::front::requests::{Asker, Service};
@@ -57,8 +56,15 @@ impl Service {
         }
         self.fetch_region(&meta)?;
         let mut answer = self.opened(slot, meta)?;
-        let source = self.domain.constructs.get(id).and_then(Known::source);
-        let source = source.ok_or(Errno::IDRM)?;
+        let known = self.domain.constructs.get(id).ok_or(Errno::IDRM)?;
+        if known.is_read_only() {
+            if wanted & WRITE != 0 {
+                self.log_read_only(&meta, from);
+                return Err(Errno::ACCESS);
+            }
+            return Ok(answer);
+        }
+        let source = known.source().ok_or(Errno::IDRM)?;
         if wanted & WRITE == 0 && source.how == How::Direct {
             match read_only(source.fd)? {
                 Some(fd) => answer.fds = vec![Passed::Own(fd)],
@@ -77,6 +83,20 @@ impl Service {
             }
         }
         Ok(answer)
+    }
+
+    fn log_read_only(&mut self, meta: &Meta, from: &Asker<'_>) {
+        if let Some(more) = self.read_only.speak() {
+            tracing::warn!(
+                id = meta.id,
+                owner = meta.owner,
+                pid = from.caller.pid,
+                more,
+                "a process wants to attach a segment for writing that this domain may only read, by the \
+                 policy of the back-end: it is to attach it with SHM_RDONLY, or the policy to be changed \
+                 (and the segment made again)"
+            );
+        }
     }
 
     pub fn confirm(&mut self, id: i32) -> Answered {

@@ -19,7 +19,7 @@ use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 use transport::{Incoming, Transport};
 use vshmem_abi::channel::Fds;
-use vshmem_abi::link::{LinkMsg, LinkOp};
+use vshmem_abi::link::{BY_POLICY, LinkMsg, LinkOp};
 use vshmem_abi::{ABI_VERSION, Domid};
 use vshmem_registry::xenstore::{QUOTA_ADVICE, is_quota};
 
@@ -69,6 +69,7 @@ pub struct Link {
     behind: bool,
     silent: bool,
     quota: Throttle,
+    policy: Throttle,
 }
 
 impl Link {
@@ -82,6 +83,7 @@ impl Link {
             behind: false,
             silent: false,
             quota: Throttle::default(),
+            policy: Throttle::default(),
         }
     }
 
@@ -230,10 +232,25 @@ impl Link {
                         return Ok((message, fds));
                     } else {
                         let errno = Errno::from_raw_os_error(message.errno);
+                        if message.flags & BY_POLICY != 0 {
+                            self.log_refusal(request, errno);
+                        }
                         return Err(Fail::Refused(errno));
                     }
                 }
             }
+        }
+    }
+
+    /// The back-end has said more, where its own operator sees it.
+    fn log_refusal(&mut self, request: &LinkMsg, errno: Errno) {
+        if let Some(more) = self.policy.speak() {
+            let (id, key) = (request.meta.id, format!("{:#010x}", request.meta.key));
+            tracing::warn!(
+                id, key, %errno, more,
+                "the policy of the back-end refuses what a program of this domain wants: the log of \
+                 the back-end names the rule or limit"
+            );
         }
     }
 

@@ -2,7 +2,9 @@
 //! A machine of Xen, as far as the daemons see one.
 
 use super::super::{Backend, PATIENCE};
+use crate::config::Config;
 use crate::front::link::{Attend, Link, Mailboxes};
+use crate::server::Signals;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
@@ -12,7 +14,6 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use vshmem_abi::ids::ROUTED_BIT;
-use vshmem_abi::limits::MsgLimits;
 use vshmem_abi::link::{LinkMsg, LinkOp};
 use vshmem_abi::wire::{Meta, State};
 use vshmem_abi::{Domid, Kind};
@@ -62,8 +63,9 @@ impl World {
     pub fn start_after(&mut self, requests: Option<u32>) {
         assert!(self.backend.is_none());
         self.store.mend(0);
-        let stop = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
-        let signals = stop.try_clone().unwrap();
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        let stop = eventfd(0, flags).unwrap();
+        let signals = Signals::from(stop.try_clone().unwrap());
         let (store, patience) = (self.store.clone(), self.patience);
         let (up, is_up) = channel();
         let thread = std::thread::spawn(move || {
@@ -71,7 +73,7 @@ impl World {
             if let Some(requests) = requests {
                 store.cut_after(0, requests);
             }
-            let backend = Backend::new(connection, signals, patience, MsgLimits::default())?;
+            let backend = Backend::new(connection, signals, Config::default(), patience)?;
             backend.announce()?;
             up.send(()).unwrap();
             backend.serve()
@@ -103,7 +105,7 @@ impl World {
     /// Tells the back-end to stop.
     pub fn stop(&mut self) {
         let (stop, thread) = self.backend.take().unwrap();
-        rustix::io::write(&stop, &1u64.to_ne_bytes()).unwrap();
+        rustix::io::write(&stop, &(libc::SIGTERM as u64).to_ne_bytes()).unwrap();
         assert_eq!(thread.join().unwrap(), Ok(()));
         assert!(!self.is_announced());
     }
@@ -149,7 +151,7 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         if let Some((stop, thread)) = self.backend.take() {
-            rustix::io::write(&stop, &1u64.to_ne_bytes()).unwrap();
+            rustix::io::write(&stop, &(libc::SIGTERM as u64).to_ne_bytes()).unwrap();
             let ended = thread.join();
             if !std::thread::panicking() {
                 ended.unwrap().unwrap();
