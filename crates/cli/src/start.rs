@@ -40,11 +40,18 @@ pub fn ensure_up(world: &World, domain: &str) -> Result<(), Failure> {
         };
     }
     let _lock = world.lock()?;
+    // What answers is up, whoever has started it: this command, systemd at this connection, or somebody
+    // in another container, whose process cannot be seen here.
+    if let Ok(daemon) = Daemon::connect(world.dir(), domain, ask::PATIENCE)
+        && has_back_end(&daemon, domain)?
+    {
+        return Ok(());
+    }
     let running = world.running(domain)?;
     if let Some(running) = running.as_ref().filter(|running| running.in_guest) {
         return is_up_in_guest(world, domain, running);
     }
-    if world.running(BACKEND)?.is_none() && !is_activated(world, BACKEND) {
+    if !answers(world, BACKEND) && world.running(BACKEND)?.is_none() {
         start(world, BACKEND)?;
     }
     if let Some(running) = running {
@@ -56,21 +63,17 @@ pub fn ensure_up(world: &World, domain: &str) -> Result<(), Failure> {
         // find anything any more.
         down::stop_without_back_end(world, domain, &running)?;
     }
-    if is_activated(world, domain) {
-        let daemon = Daemon::connect(world.dir(), domain, ask::PATIENCE);
-        return match daemon.map(|daemon| has_back_end(&daemon, domain)) {
-            Ok(Ok(true)) => Ok(()),
-            _ => Err(Failure::new(format!(
-                "systemd does not get domain {domain} up; see `systemctl status 'vshmem*'`"
-            ))),
-        };
+    if answers(world, domain) {
+        return Err(Failure::new(format!(
+            "whoever listens for domain {domain} does not get it up with a back-end; where that is \
+             systemd, see `systemctl status 'vshmem*'`"
+        )));
     }
     start(world, domain)
 }
 
-/// Whether somebody (systemd) listens in the place of a daemon that does not run, and starts it when
-/// there is a connection, as this one.
-fn is_activated(world: &World, name: &str) -> bool {
+/// Whether a daemon takes connections, or somebody does in its place.
+fn answers(world: &World, name: &str) -> bool {
     Daemon::connect(world.dir(), name, ask::PATIENCE).is_ok()
 }
 

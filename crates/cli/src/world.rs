@@ -160,6 +160,7 @@ impl World {
             };
             // It still holds the file after its process was pinned: so the number was its own.
             if let Some(Holder { pid, in_guest }) = holder
+                && is_locked_by(&path, pid)
                 && let Ok(process) = rustix::process::pidfd_open(pid, PidfdFlags::empty())
                 && self.holder(&path)? == Some(holder)
             {
@@ -172,8 +173,8 @@ impl World {
             // It is just starting or just ending.
             if start.elapsed() > Duration::from_secs(5) {
                 return Err(Failure::new(format!(
-                    "{} is locked, but by no process that can be seen here; end its holder \
-                     (see lslocks) and try again",
+                    "{} is locked, but by no process that can be seen here; if its holder is in \
+                     another container, do there what you want to do, else end it (see lslocks)",
                     path.display()
                 )));
             }
@@ -222,6 +223,22 @@ impl World {
             let _ = std::fs::remove_file(path);
         }
     }
+}
+
+/// Whether it is this process that has locked a file, as far as `/proc` tells: in a container the number in a
+/// pid file that another one has written is somebody else's.
+fn is_locked_by(path: &Path, pid: Pid) -> bool {
+    let (Ok(meta), Ok(locks)) = (path.metadata(), std::fs::read_to_string("/proc/locks")) else {
+        return true;
+    };
+    // NUMBER: FLOCK ADVISORY WRITE PID MAJOR:MINOR:INODE 0 EOF (proc_locks(5)); of processes that cannot be
+    // seen here there is no line.
+    let inode = format!(":{}", meta.ino());
+    locks.lines().any(|line| {
+        let mut words = line.split_whitespace().skip(4);
+        words.next().and_then(|word| word.parse().ok()) == Some(pid.as_raw_nonzero().get())
+            && words.next().is_some_and(|file| file.ends_with(&inode))
+    })
 }
 
 /// Whether somebody listens on a socket, found without a connection, on which systemd would start the daemon.

@@ -9,11 +9,12 @@ use super::links::{PATIENCE, Standing};
 use super::sockets::Sockets;
 use super::{BackArgs, Core};
 use crate::server::{self, DaemonError, Epoll, Listener, Signals};
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
 use rustix::event::epoll::EventFlags;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
-use rustix::net::sockopt::socket_peercred;
-use rustix::net::{RecvFlags, SendFlags, UCred};
+use rustix::net::{RecvFlags, SendFlags};
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -60,7 +61,8 @@ pub fn run(args: BackArgs, signals: Signals) -> Result<(), DaemonError> {
 /// A connection that has not said who it is.
 struct Newcomer {
     socket: OwnedFd,
-    creds: UCred,
+    /// Its process; 0 for one of another container, which cannot be seen here.
+    pid: i32,
 }
 
 /// The running back-end.
@@ -158,13 +160,15 @@ impl Backend {
     }
 
     fn admit(&mut self, socket: OwnedFd) {
-        let Ok(creds) = socket_peercred(&socket) else {
+        // Not rustix's, which has no room for a pid of 0.
+        let Ok(creds) = getsockopt(&socket, PeerCredentials) else {
             return;
         };
-        if !creds.uid.is_root() && creds.uid != rustix::process::geteuid() {
+        let (pid, uid) = (creds.pid(), creds.uid());
+        if uid != 0 && uid != rustix::process::geteuid().as_raw() {
             tracing::warn!(
-                pid = creds.pid.as_raw_pid(),
-                uid = creds.uid.as_raw(),
+                pid,
+                uid,
                 "a process of another user wants to be a domain and is refused; start its vshmemd \
                  as this user or as root"
             );
@@ -176,12 +180,12 @@ impl Backend {
             return;
         }
         self.next_token += 1;
-        self.newcomers.insert(token, Newcomer { socket, creds });
+        self.newcomers.insert(token, Newcomer { socket, pid });
         if self.newcomers.len() > MAX_NEWCOMERS
             && let Some((_, oldest)) = self.newcomers.pop_first()
         {
             tracing::warn!(
-                pid = oldest.creds.pid.as_raw_pid(),
+                pid = oldest.pid,
                 "a connection that never said which domain it is makes room for another"
             );
         }
@@ -190,15 +194,14 @@ impl Backend {
     /// A newcomer says something: it is enrolled, or refused and closed.
     fn greet(&mut self, token: u64) {
         // One that made room since epoll told of it is there no more.
-        let Some(Newcomer { socket, creds }) = self.newcomers.remove(&token) else {
+        let Some(Newcomer { socket, pid }) = self.newcomers.remove(&token) else {
             return;
         };
-        let pid = creds.pid.as_raw_pid();
         let (request, why) = match recv::<LinkMsg>(socket.as_fd(), RecvFlags::DONTWAIT) {
             Ok((m, _)) if m.version == ABI_VERSION && m.op == LinkOp::Enrol as u32 => (m, None),
             Ok((message, _)) => (message, Some(Errno::PROTO)),
             Err(Errno::AGAIN) => {
-                self.newcomers.insert(token, Newcomer { socket, creds });
+                self.newcomers.insert(token, Newcomer { socket, pid });
                 return;
             }
             Err(Errno::CONNRESET) => return,
