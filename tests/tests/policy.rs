@@ -6,6 +6,7 @@ use libc::{IPC_CREAT, SHM_RDONLY};
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use vshmem_tests::actor::Actor;
+use vshmem_tests::program::run_to_end;
 use vshmem_tests::{World, stdout_of, wait_until};
 
 /// Of the keys from 0x5600 on domain a may do everything, b read; all others are everybody's, but c's.
@@ -228,4 +229,35 @@ fn limits_of_queues_that_are_read_again_hold_for_the_next_queue() {
     assert_eq!(a.ask("limits").expect("limits"), raised);
     let id = a.ok("get 0x701 03600");
     a.ok(&format!("send {id} 1 16000 1 0"));
+}
+
+#[test]
+fn a_policy_is_checked_and_explained_before_any_daemon_reads_it() {
+    let world = configured(RULES);
+    let check = |more: &[&str]| run_to_end(world.vshmem(&[&["policy", "check"], more].concat()));
+    let told = check(&[]);
+    assert!(told.status.success(), "{told:?}");
+    let of_c = "every other domain\n  none        all keys\n";
+    assert!(told.stdout.ends_with(of_c), "{told:?}");
+    assert!(
+        told.stdout
+            .contains("domain b\n  read-only   0x5600-0x56ff (line 7)")
+    );
+    let told = check(&["--domain", "b", "--key", "0x5601"]);
+    assert!(
+        told.stdout.starts_with("segments        read-only"),
+        "{told:?}"
+    );
+    let file = world.dir().join("new.toml");
+    std::fs::write(&file, "[policy]\ndefault = \"red-only\"\n").expect("write");
+    let path = file.to_str().expect("UTF-8");
+    let told = check(&[path]);
+    assert_eq!(told.status.code(), Some(1));
+    let want = format!("vshmem: {path}:2:11: unknown variant `red-only`");
+    assert!(told.stderr.starts_with(&want), "{told:?}");
+    assert!(
+        told.stderr.ends_with("did you mean `read-only`?\n"),
+        "{told:?}"
+    );
+    assert_eq!(check(&["/nowhere/at/all"]).status.code(), Some(1));
 }

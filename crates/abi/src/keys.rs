@@ -100,6 +100,17 @@ impl KeySet {
         self.len == 0 && !self.all && !self.private
     }
 
+    /// Whether every key of `other` is one of these, as far as one range of these has each range of it.
+    pub fn covers(&self, other: &Self) -> bool {
+        let within = |&(low, high): &(u32, u32)| {
+            let mut ranges = self.ranges[..self.len].iter();
+            self.all || ranges.any(|range| range.0 <= low && high <= range.1)
+        };
+        (self.private || !other.private)
+            && (self.all || !other.all)
+            && other.ranges[..other.len].iter().all(within)
+    }
+
     /// Whether a get of `key` is routed. `IPC_PRIVATE` is selected by `private` alone.
     #[inline]
     pub fn contains(&self, key: i32) -> bool {
@@ -148,6 +159,18 @@ mod tests {
     fn keys_with_the_top_bit_set_are_compared_unsigned() {
         let set = KeySet::parse("0x80000000-0xffffffff").unwrap();
         assert!(set.contains(-1) && set.contains(i32::MIN) && !set.contains(i32::MAX));
+    }
+
+    #[test]
+    fn a_list_covers_what_lies_within_its_ranges() {
+        let covers = |one, other| {
+            KeySet::parse(one)
+                .unwrap()
+                .covers(&KeySet::parse(other).unwrap())
+        };
+        assert!(covers("1-9, 20", "2-3, 9, 20") && covers("all, private", "private, 5"));
+        assert!(!covers("1-9", "9-10") && !covers("all", "private") && !covers("1-9", "all"));
+        assert!(covers("1", "") && !covers("", "1"));
     }
 
     #[test]

@@ -23,14 +23,14 @@ fn main() -> Result<()> {
     // So that subcommands have the names by which they are called.
     command.build();
     std::fs::create_dir_all(&out)?;
-    for subcommand in command.get_subcommands() {
-        write(subcommand, &out, &sections)?;
-    }
     write(&command, &out, &sections)
 }
 
-/// Writes the page of one command.
+/// Writes the page of one command, and those of its subcommands.
 fn write(command: &clap::Command, out: &Path, sections: &Path) -> Result<()> {
+    for subcommand in command.get_subcommands() {
+        write(subcommand, out, sections)?;
+    }
     let name = command.get_display_name().unwrap_or(command.get_name());
     let page = Man::new(command.clone());
     let own = read(&sections.join(format!("{name}.man")))?;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The command `vshmem`: runs programs in a domain (`run`), stops domains (`down`), shows, makes and
-//! removes constructs (`ls`, `stat`, `mk`, `rm`), shows and waits for domains (`peers`, `wait`) and
-//! looks for what is wrong (`doctor`). It starts daemons and talks to them with the messages of
+//! removes constructs (`ls`, `stat`, `mk`, `rm`), shows and waits for domains (`peers`, `wait`), tells what
+//! a configuration lets domains do (`policy`) and looks for what is wrong (`doctor`). It starts daemons and talks to them with the messages of
 //! [`vshmem_abi::wire`]; no semantics of System V are decided here.
 
 mod ask;
@@ -13,6 +13,7 @@ mod ls;
 mod mk;
 mod peers;
 mod pick;
+mod policy;
 mod rm;
 mod run;
 mod show;
@@ -52,6 +53,8 @@ enum Action {
     Peers(peers::Args),
     /// Wait until a domain is ready or a key is there
     Wait(wait::Args),
+    /// Check a vshmem.toml, and show what it lets each domain do
+    Policy(policy::Args),
     /// Look for what is wrong, and say what to do; status 1 if something is
     Doctor(doctor::Args),
     /// Write completions for a shell to stdout
@@ -183,6 +186,7 @@ pub fn main() -> i32 {
         Action::Rm(args) => rm::rm(&args),
         Action::Peers(args) => peers::peers(&args),
         Action::Wait(args) => wait::wait(&args),
+        Action::Policy(args) => policy::policy(&args),
         Action::Doctor(args) => doctor::doctor(&args),
         Action::Completions { shell } => completions(shell),
     });

@@ -191,6 +191,32 @@ impl Policy {
         }
     }
 
+    /// The rules that name `who`, in their order.
+    pub fn rules_of<'a>(&'a self, who: Who<'a>) -> impl Iterator<Item = &'a Rule> {
+        let rules = self.rules.iter();
+        rules.filter(move |rule| who.is_among(&rule.domains))
+    }
+
+    /// Rules that never count, each with the earlier one that has all its domains and keys.
+    pub fn idle_rules(&self) -> impl Iterator<Item = (&Rule, &Rule)> {
+        let named = |domain: &DomainSpec, rule: &Rule| {
+            let all = DomainSpec::Name(ALL.to_owned());
+            rule.domains.contains(domain) || rule.domains.contains(&all)
+        };
+        self.rules.iter().enumerate().filter_map(move |(at, rule)| {
+            let mut earlier = self.rules[..at].iter();
+            let first = earlier.find(|first| {
+                first.keys.covers(&rule.keys) && rule.domains.iter().all(|d| named(d, first))
+            });
+            Some((rule, first?))
+        })
+    }
+
+    /// Whether it says nothing of any domain and key.
+    pub fn is_open(&self) -> bool {
+        self.rules.is_empty() && self.default_access() == Access::ReadWrite
+    }
+
     /// How much `who` may make, if that is limited.
     pub fn limits_of(&self, who: Who<'_>) -> Option<&LimitRule> {
         let mut limits = self.limits.iter();
@@ -285,6 +311,21 @@ mod tests {
             (verdict.access, verdict.rule.map(|rule| rule.line)),
             (Access::ReadWrite, Some(2))
         );
+    }
+
+    #[test]
+    fn a_rule_after_one_that_has_all_of_it_is_idle() {
+        let first = policy(RULES);
+        assert_eq!(first.idle_rules().count(), 0);
+        let text = format!(
+            "{RULES}\n[[policy.rule]]\ndomains = [\"x\"]\nkeys = 7\naccess = \"none\"\n\
+             [[policy.rule]]\ndomains = [\"alpha\"]\nkeys = \"0x5601, 8\"\naccess = \"none\"\n"
+        );
+        let policy = policy(&text);
+        let lines = policy
+            .idle_rules()
+            .map(|(idle, first)| (idle.line, first.line));
+        assert_eq!(lines.collect::<Vec<_>>(), [(12, 7)]);
     }
 
     #[test]
