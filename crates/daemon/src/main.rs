@@ -6,13 +6,13 @@
 mod backend;
 mod config;
 mod front;
+mod log;
 mod server;
 mod throttle;
 
 use clap::{ArgGroup, CommandFactory, Parser};
 use config::Config;
 use server::DaemonError;
-use std::io::IsTerminal;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -57,6 +57,12 @@ struct Args {
     /// /etc/vshmem/vshmem.toml]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+
+    /// What is logged: error, warn, info, debug or trace, or such a word for each part, as
+    /// vshmemd::front=debug,info
+    #[arg(long, value_name = "LEVEL", env = log::ENV_LOG, default_value = "info",
+          value_parser = log::parse)]
+    log: String,
 
     /// Write "ready" and a newline to this descriptor and close it once the socket is served
     #[arg(long, value_name = "FD", value_parser = clap::value_parser!(RawFd).range(3..))]
@@ -106,13 +112,7 @@ fn main() -> ExitCode {
         let kind = clap::error::ErrorKind::ArgumentConflict;
         Args::command().error(kind, why).exit();
     }
-    let filter = tracing_subscriber::EnvFilter::try_from_env("VSHMEM_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
+    log::begin(&args.log);
     match serve(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

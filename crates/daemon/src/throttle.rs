@@ -12,6 +12,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// Lets a few occasions through, then one a second.
 #[derive(Debug)]
 pub struct Throttle {
+    burst: u32,
     /// Lines that may be spoken at once.
     left: u32,
     /// Until when they are counted.
@@ -21,15 +22,21 @@ pub struct Throttle {
 
 impl Default for Throttle {
     fn default() -> Self {
-        Self {
-            left: BURST,
-            counted: None,
-            passed_over: 0,
-        }
+        Self::with_burst(BURST)
     }
 }
 
 impl Throttle {
+    /// One that lets so many through before it counts seconds.
+    pub fn with_burst(burst: u32) -> Self {
+        Self {
+            burst,
+            left: burst,
+            counted: None,
+            passed_over: 0,
+        }
+    }
+
     /// Whether to speak now: how many occasions were passed over in silence since the last time.
     pub fn speak(&mut self) -> Option<u64> {
         self.speak_at(Instant::now())
@@ -38,12 +45,12 @@ impl Throttle {
     fn speak_at(&mut self, now: Instant) -> Option<u64> {
         let counted = *self.counted.get_or_insert(now);
         let passed = now.saturating_duration_since(counted);
-        if passed >= INTERVAL * BURST {
-            self.left = BURST;
+        if passed >= INTERVAL * self.burst {
+            self.left = self.burst;
             self.counted = Some(now);
         } else {
             let more = passed.as_secs() / INTERVAL.as_secs();
-            self.left = (self.left + more as u32).min(BURST);
+            self.left = (self.left + more as u32).min(self.burst);
             self.counted = Some(counted + INTERVAL * more as u32);
         }
         if self.left == 0 {

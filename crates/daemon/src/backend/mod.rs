@@ -169,7 +169,10 @@ impl<C: Carrier, K: Keeper> Core<C, K> {
                 pid,
                 "the domain has not read its messages for long and is cut off; restart its vshmemd"
             ),
-            _ => tracing::error!(domid, name, pid, %errno, "the link to the domain broke"),
+            _ => tracing::error!(
+                domid, name, pid, %errno,
+                "the link to the domain broke, and the domain is given up; restart its vshmemd"
+            ),
         }
         self.forget(domid);
     }

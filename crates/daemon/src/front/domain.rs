@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 use vshmem_abi::Kind;
 use vshmem_abi::ids::{Domid, IPC_PRIVATE};
-use vshmem_abi::limits::MsgLimits;
+use vshmem_abi::limits::{DIR_SLOTS, MsgLimits};
 use vshmem_abi::link::{FOR_NOBODY, FOR_READING, LinkMsg, LinkOp};
 use vshmem_abi::wire::{Meta, State, Usage};
 use vshmem_config::Settings;
@@ -236,7 +236,11 @@ impl Domain {
     /// `ENOSPC` when the directory is full.
     pub fn learn(&mut self, meta: &Meta) -> Result<u32, Errno> {
         self.constructs.learn(meta).ok_or_else(|| {
-            tracing::error!(id = meta.id, "the directory of this domain is full");
+            tracing::error!(
+                id = meta.id,
+                "the directory of this domain is full, with {DIR_SLOTS} constructs: remove what is not needed \
+                 (vshmem rm --orphans)"
+            );
             Errno::NOSPC
         })
     }

@@ -261,7 +261,7 @@ impl Service {
         let plan = self.domain.rules.check(kind, size, flags, from.caller)?;
         let made = self.domain.make_region(&plan);
         made.map(|made| (plan, made))
-            .map_err(|error| not_made(kind, size, error))
+            .map_err(|error| not_made(kind, size, from, error))
     }
 
     fn create(
@@ -312,7 +312,7 @@ impl Service {
             self.candidates.used(meta.id);
             let permitted = self.domain.as_permitted(made, plan, answer.flags);
             let entered = permitted
-                .map_err(|error| not_made(kind, plan.size, error))
+                .map_err(|error| not_made(kind, plan.size, from, error))
                 .and_then(|made| self.domain.enter(&meta, plan, made.region));
             return match entered {
                 Ok(slot) => {
@@ -365,7 +365,10 @@ impl Service {
         })?;
         let mapped = self.domain.port.map(place.domid, GrantRef(place.gref));
         let region = mapped.map_err(|error| {
-            tracing::warn!(id = meta.id, owner = place.domid, %error, "cannot map a region");
+            tracing::warn!(
+                id = meta.id, owner = place.domid, %error,
+                "the memory of a construct of another domain cannot be mapped here"
+            );
             error.errno()
         })?;
         let shared = Shared::map(meta, &region)?;
@@ -520,8 +523,9 @@ impl Service {
 }
 
 /// The errno for memory that cannot be made.
-fn not_made(kind: Kind, size: u64, error: PortError) -> Errno {
-    tracing::warn!(%kind, size, %error, "cannot make the memory of a construct");
+fn not_made(kind: Kind, size: u64, from: &Asker<'_>, error: PortError) -> Errno {
+    let pid = from.caller.pid;
+    tracing::warn!(%kind, size, pid, %error, "the memory that a process wants cannot be made");
     match error.errno() {
         // What the man page has for a kernel that can open no more files.
         Errno::MFILE => Errno::NFILE,

@@ -4,6 +4,7 @@
 mod bells;
 mod faults;
 mod hostile;
+mod log;
 mod queues;
 mod regions;
 mod segments;

@@ -9,7 +9,7 @@ use rustix::net::{
 use rustix::process::{Gid, Pid, Signal, Uid, kill_process};
 use std::io::{BufRead, BufReader};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use vshmem_abi::channel::{Fds, recv, send};
@@ -29,6 +29,11 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// Where a daemon of a test writes its log.
+fn log_file(dir: &Path, part: &[&str]) -> PathBuf {
+    dir.join("test.log").with_extension(part.join("_"))
+}
+
 /// A daemon, killed when dropped.
 pub struct Daemon(Child);
 
@@ -42,9 +47,7 @@ impl Daemon {
             .args(part)
             .env("VSHMEM_LOG", "debug")
             .stdout(Stdio::piped())
-            .stderr(
-                std::fs::File::create(dir.join("test.log").with_extension(part.join("_"))).unwrap(),
-            )
+            .stderr(std::fs::File::create(log_file(dir, part)).unwrap())
             .spawn()
             .unwrap();
         let mut line = String::new();
@@ -128,6 +131,11 @@ impl World {
     /// Starts it after a shell command, as `ulimit -n 40;`.
     pub fn domain_after(&self, name: &str, before: &str) -> Daemon {
         Daemon::start(self.dir(), &["--domain", name], before)
+    }
+
+    /// What the front-end of a domain has logged.
+    pub fn log_of(&self, name: &str) -> String {
+        std::fs::read_to_string(log_file(self.dir(), &["--domain", name])).unwrap()
     }
 
     /// A bare connection.

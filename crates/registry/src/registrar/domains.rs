@@ -18,7 +18,9 @@ pub enum EnrolError {
     #[error("{0}")]
     BadName(&'static str),
     /// A domain of that name is there.
-    #[error("a domain of that name is enrolled already, as number {0}")]
+    #[error(
+        "a domain of that name is enrolled already, as number {0}; stop that, or take another name"
+    )]
     Taken(Domid),
     /// All numbers were used once.
     #[error("no domain number is left; restart the back-end")]

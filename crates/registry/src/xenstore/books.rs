@@ -151,7 +151,13 @@ impl Keeper for Books {
     fn keep(&mut self, construct: &Kept) -> Result<(), Errno> {
         let path = paths::construct(construct.meta.id);
         let written = self.store.write(&path, text(construct).as_bytes());
-        written.inspect_err(|errno| tracing::error!(path, %errno, "cannot be kept in XenStore"))
+        written.inspect_err(|errno| {
+            tracing::error!(
+                path, %errno,
+                "a construct, or what has changed of it, cannot be kept in XenStore: see that xenstored runs \
+                 and has memory"
+            );
+        })
     }
 
     fn forget(&mut self, id: i32) {

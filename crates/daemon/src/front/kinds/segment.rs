@@ -75,6 +75,7 @@ impl Service {
                     tracing::warn!(
                         id,
                         uid = from.caller.uid,
+                        pid = from.caller.pid,
                         "a process may read the segment but not write to it, and memory of Xen cannot be handed out \
                          for reading only: give it write permission, or put it into the group of /dev/xen/gntalloc"
                     );

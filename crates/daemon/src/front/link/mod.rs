@@ -271,7 +271,11 @@ impl Link {
             match done {
                 Err(Fail::Restarted) => {}
                 Err(Fail::Refused(errno)) => {
-                    tracing::error!(%errno, "the back-end does not know this domain any more");
+                    tracing::error!(
+                        %errno,
+                        "the back-end does not know this domain any more: end its programs, and start this \
+                         vshmemd again"
+                    );
                     self.lose(errno);
                     return Err(Fail::Silent(Errno::NODEV));
                 }
@@ -325,7 +329,10 @@ impl Link {
     /// What it means that something could not be written.
     fn failed(&mut self, errno: Errno) -> Fail {
         if errno == Errno::AGAIN {
-            tracing::warn!("the back-end takes no messages");
+            tracing::warn!(
+                "the back-end takes no messages: it is stopped, or has too much to do; what needs it gives \
+                 ENODEV"
+            );
             return Fail::Silent(Errno::NODEV);
         }
         if is_quota(errno) {

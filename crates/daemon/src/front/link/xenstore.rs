@@ -130,7 +130,10 @@ impl Mailboxes {
             }
         }
         if ready.remove(&self.domid).is_none() && self.enrolled {
-            tracing::error!("the back-end has cut this domain off; its log says why");
+            tracing::error!(
+                "the back-end in dom0 has cut this domain off: its log says why; when that is mended, end the \
+                 programs of this domain and start this vshmemd again"
+            );
             return Err(Errno::CONNRESET);
         }
         Ok(ready)
@@ -188,7 +191,8 @@ impl Transport for Mailboxes {
             tracing::error!(
                 version = back_end.version,
                 own = ABI_VERSION,
-                "the back-end in dom0 is of another version than this vshmemd"
+                "the back-end in dom0 is of another version than this vshmemd: install the same one there \
+                 and here"
             );
             return Err(Errno::PROTO);
         }
