@@ -305,6 +305,16 @@ fn the_doctor_finds_what_is_wrong_and_its_status_says_whether() {
     let said = vshmem(&world, &["doctor", "-q"]);
     assert_eq!(said.status.code(), Some(1));
     assert!(said.stdout.contains("unknown field `msgmin`"), "{said:?}");
+    let all = "domains = [\"*\"]\nkeys = \"all\"\n";
+    let rule = |access| format!("[[policy.rule]]\n{all}access = \"{access}\"\n");
+    std::fs::write(&file, rule("read-write") + &rule("none")).expect("write");
+    let said = vshmem(&world, &["doctor"]);
+    assert!(said.status.success(), "{said:?}");
+    assert!(said.stdout.contains("2 rules and 0 limits"), "{said:?}");
+    assert!(
+        said.stdout.contains("the rule of line 5 never counts"),
+        "{said:?}"
+    );
     std::fs::remove_file(&file).expect("remove");
     world.kill_and_wait("backend");
     let said = vshmem(&world, &["doctor", "-q"]);

@@ -377,20 +377,24 @@ fn of_kernel(kind: Kind, text: &str, now: i64, users: &mut Users) -> Vec<Constru
 #[cfg(test)]
 pub mod tests {
     use super::*;
+    use crate::survey::Told;
     use vshmem_abi::wire::{QueueUse, Usage};
     use vshmem_report::{DomainReport, Held};
 
     /// A domain `alpha` of number 2, in which two processes have the construct of these tests.
     pub fn survey() -> Survey {
         Survey {
-            domains: vec![DomainReport {
-                name: "alpha".into(),
-                domid: 2,
-                held: vec![Held {
-                    id: 1_300_000_000,
-                    processes: 2,
-                }],
-                ..DomainReport::default()
+            domains: vec![Told {
+                socket: "alpha".into(),
+                report: DomainReport {
+                    name: "alpha".into(),
+                    domid: 2,
+                    held: vec![Held {
+                        id: 1_300_000_000,
+                        processes: 2,
+                    }],
+                    ..DomainReport::default()
+                },
             }],
             ..Survey::default()
         }

@@ -1,19 +1,21 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `vshmem doctor`: looks at everything that Vshmem needs here, and says of each finding what to do.
 
+mod domains;
 mod machine;
+mod probe;
+mod xen;
 
-use crate::ask::{self, Daemon};
-use crate::survey::Survey;
-use crate::world::{BACKEND, World};
-use crate::{DirArg, Failure, find, say, show, start};
-use rustix::io::Errno;
+pub use probe::{ENV_PROBE, probe};
+
+use crate::world::World;
+use crate::{DirArg, Failure, find, say, show};
+use machine::Place;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use vshmem_abi::keys::KeySet;
 use vshmem_abi::paths;
-use vshmem_report::DomainReport;
 
 /// Of a limit, how much in a hundred may be used before it is worth a warning.
 const NEARLY: u64 = 90;
@@ -106,14 +108,14 @@ impl Findings {
 pub fn doctor(args: &Args) -> Result<(), Failure> {
     let mut found = Findings::default();
     let dir = args.dir.path();
+    let place = Place::here();
     installed(&mut found);
     environment(&mut found);
     machine::look(&mut found);
-    if let Some(world) = directory(&mut found, &dir) {
-        configuration(&mut found, world.dir());
-        back_end(&mut found, &world);
-        domains(&mut found, &world);
-    }
+    let world = directory(&mut found, &dir);
+    configuration(&mut found, &dir, place);
+    let library = find::library().ok();
+    domains::look(&mut found, world.as_ref(), place, library.as_deref());
     say(&found.text(args.quiet))?;
     let (wrong, warnings) = (found.number(Level::Wrong), found.number(Level::Warning));
     if wrong == 0 {
@@ -242,130 +244,42 @@ fn directory(found: &mut Findings, dir: &Path) -> Option<World> {
     }
 }
 
-/// Has `vshmemd` read the configuration.
-fn configuration(found: &mut Findings, dir: &Path) {
-    let files = paths::config_files(dir);
-    let Some(file) = files.iter().find(|file| file.exists()) else {
+/// The configuration, and what there is to say of its policy.
+fn configuration(found: &mut Findings, dir: &Path, place: Place) {
+    let settings = match vshmem_config::read(None, dir) {
+        Ok(settings) => settings,
+        Err(error) => {
+            return found.wrong(
+                "config",
+                error.to_string(),
+                "correct the file: no daemon starts with it, or reads it again (docs/configuration.md)",
+            );
+        }
+    };
+    let Some(file) = settings.file else {
         return found.fine("config", "no vshmem.toml; none is needed");
     };
-    // That it is missing is found elsewhere.
-    let Ok(daemon) = find::vshmemd() else {
-        return;
-    };
-    let mut command = Command::new(daemon);
-    command.arg("--check-config").arg("--dir").arg(dir);
-    match command.output() {
-        Ok(run) if run.status.success() => found.fine("config", file.display().to_string()),
-        Ok(run) => {
-            let said = String::from_utf8_lossy(&run.stderr);
-            let said = said.trim().trim_start_matches("vshmemd: ").to_owned();
-            found.wrong(
-                "config",
-                said,
-                "correct the file: no daemon starts with it (docs/configuration.md)",
-            );
-        }
-        Err(error) => found.wrong("config", format!("vshmemd: {error}"), "see above"),
-    }
-}
-
-/// The back-end of a directory of one's own.
-fn back_end(found: &mut Findings, world: &World) {
-    if !world.is_own() {
+    found.fine("config", file.display().to_string());
+    let policy = settings.policy;
+    if policy.is_open() && policy.limits().is_empty() {
         return;
     }
-    let running = world.lock().and_then(|_lock| world.running(BACKEND));
-    match running {
-        Ok(Some(running)) => {
-            let pid = running.pid.as_raw_nonzero();
-            found.fine("back-end", format!("runs (pid {pid})"));
-        }
-        Ok(None) if world.domains().is_ok_and(|domains| domains.is_empty()) => {
-            found.fine("back-end", "nothing runs");
-        }
-        Ok(None) => found.warn(
-            "back-end",
-            "does not run",
-            "`vshmem run` starts it, and anew every domain that has no clients",
-        ),
-        Err(failure) => found.wrong("back-end", failure.text, "see above"),
-    }
-}
-
-/// Every domain of the directory.
-fn domains(found: &mut Findings, world: &World) {
-    let survey = match Survey::of(world.dir()) {
-        Ok(survey) => survey,
-        Err(failure) => return found.wrong("domains", failure.text, "see above"),
-    };
-    for silent in &survey.silent {
-        let (name, why) = (&silent.name, ask::text(silent.why.raw_os_error()));
-        match silent.why {
-            Errno::CONNRESET | Errno::PIPE => found.wrong(
-                "domain",
-                format!("{name}: its vshmemd is of another version"),
-                format!("start it anew: `vshmem down --domain {name}`, then `vshmem run`"),
-            ),
-            Errno::ACCESS | Errno::PERM => found.wrong(
-                "domain",
-                format!("{name}: its socket is not for you ({why})"),
-                format!("the socket is to be writable for all: chmod 666 {name}.sock"),
-            ),
-            _ => found.wrong(
-                "domain",
-                format!("{name}: its vshmemd does not answer ({why})"),
-                format!("see {name}.log; `vshmem down --domain {name} --force` ends it"),
-            ),
-        }
-    }
-    for report in &survey.domains {
-        domain(found, world, report);
-    }
-    for name in world.domains().unwrap_or_default() {
-        let is_up = survey.domains.iter().any(|report| report.name == name);
-        if !is_up && !survey.silent.iter().any(|silent| silent.name == name) {
-            found.warn(
-                "domain",
-                format!("{name}: it has ended without clearing up"),
-                format!("`vshmem down --domain {name}` does, or its next start"),
-            );
-        }
-    }
-}
-
-fn domain(found: &mut Findings, world: &World, report: &DomainReport) {
-    let name = &report.name;
-    let version = env!("CARGO_PKG_VERSION");
-    if report.version != version || report.abi != vshmem_abi::ABI_VERSION {
-        let (its, abi) = (&report.version, report.abi);
-        found.wrong(
-            "domain",
-            format!("{name}: its vshmemd is {its} (ABI {abi}), this is vshmem {version}"),
-            format!("start it anew: `vshmem down --domain {name}`, then `vshmem run`"),
+    if place == Place::Guest {
+        return found.warn(
+            "policy",
+            "that of this file is looked at by nobody: of a guest, dom0's counts",
+            "put [policy] into /etc/vshmem/vshmem.toml of dom0",
         );
-        return;
     }
-    let connected = Daemon::connect(world.dir(), name, ask::PATIENCE);
-    let has_back_end =
-        connected.is_ok_and(|daemon| start::has_back_end(&daemon, name).unwrap_or(false));
-    if !has_back_end {
-        found.wrong(
-            "domain",
-            format!("{name}: it has lost its back-end"),
-            format!("end its programs, then `vshmem run --domain {name} -- true`"),
-        );
-        return;
-    }
-    let since = show::moment(report.since);
-    let clients = show::count(report.clients, "client");
-    let text = format!("{name}: ready since {since}, {clients}");
-    found.fine("domain", text);
-    let (used, limit) = (report.grants_used, report.grants_limit);
-    if limit > 0 && used >= limit / 100 * NEARLY {
+    let (rules, limits) = (policy.rules().len() as u64, policy.limits().len() as u64);
+    let (rules, limits) = (show::count(rules, "rule"), show::count(limits, "limit"));
+    found.fine("policy", format!("{rules} and {limits}"));
+    for (idle, first) in policy.idle_rules() {
+        let (idle, first) = (idle.line, first.line);
         found.warn(
-            "grants",
-            format!("{name}: {used} of {limit} pages are granted"),
-            "remove what is not needed (vshmem rm --orphans), or raise VSHMEM_GRANT_LIMIT",
+            "policy",
+            format!("the rule of line {idle} never counts"),
+            format!("that of line {first} has all its domains and keys: put it after, or drop it"),
         );
     }
 }

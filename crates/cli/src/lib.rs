@@ -177,6 +177,9 @@ fn domain(named: Option<&str>) -> Result<String, Failure> {
 /// Does what the command line says and returns the exit status; where `run` succeeds, the process
 /// has become another program instead.
 pub fn main() -> i32 {
+    if std::env::var_os(doctor::ENV_PROBE).is_some() {
+        return doctor::probe();
+    }
     let result = world::occupy_standard_descriptors().and_then(|()| match Cli::parse().command {
         Action::Run(args) => run::run(&args),
         Action::Down(args) => down::down(&args),

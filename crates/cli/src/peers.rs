@@ -92,7 +92,11 @@ impl Peer {
 pub fn peers(args: &Args) -> Result<(), Failure> {
     let dir = args.dir.path();
     let survey = Survey::of(&dir)?;
-    let domains: Vec<Peer> = survey.domains.iter().map(Peer::from).collect();
+    let domains: Vec<Peer> = survey
+        .domains
+        .iter()
+        .map(|told| Peer::from(&told.report))
+        .collect();
     if args.json {
         let silent = survey.silent.iter().map(|silent| Silent {
             domain: silent.name.clone(),

@@ -5,7 +5,7 @@
 use crate::ask::{self, Daemon};
 use crate::constructs::{self, Construct, noun};
 use crate::pick;
-use crate::survey::{Survey, Via};
+use crate::survey::{Survey, Told, Via};
 use crate::{Failure, say, show};
 use rustix::io::Errno;
 use std::time::Duration;
@@ -261,7 +261,7 @@ fn why_kept(one: &Construct, survey: &Survey) -> Option<&'static str> {
 fn why_kept_now(one: &Construct, dir: &std::path::Path) -> Result<Option<&'static str>, Failure> {
     let survey = Survey::of(dir)?;
     let mut now = one.clone();
-    let of_domain = |domain: &vshmem_report::DomainReport| {
+    let of_domain = |domain: &Told| {
         let held = domain.held.iter().filter(|held| held.id == one.id);
         held.map(|held| held.processes).sum::<u64>()
     };

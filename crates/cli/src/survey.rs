@@ -5,6 +5,7 @@ use crate::ask::{self, Daemon};
 use crate::world::World;
 use crate::{DirArg, Failure, domain};
 use rustix::io::Errno;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use vshmem_abi::Kind;
@@ -61,9 +62,26 @@ impl Via {
     }
 }
 
+/// A domain that tells of itself.
+#[derive(Debug)]
+pub struct Told {
+    /// What its files here are called: in a guest of Xen something else than its name.
+    pub socket: String,
+    /// What it tells.
+    pub report: DomainReport,
+}
+
+impl Deref for Told {
+    type Target = DomainReport;
+
+    fn deref(&self) -> &DomainReport {
+        &self.report
+    }
+}
+
 /// A domain whose daemon does not tell of itself.
 pub struct Silent {
-    /// Its name.
+    /// What its files here are called.
     pub name: String,
     /// Why.
     pub why: Errno,
@@ -75,7 +93,7 @@ pub struct Survey {
     /// The directory.
     pub dir: PathBuf,
     /// Those that tell, in the order of their names.
-    pub domains: Vec<DomainReport>,
+    pub domains: Vec<Told>,
     /// Those that are up, but do not.
     pub silent: Vec<Silent>,
 }
@@ -94,7 +112,10 @@ impl Survey {
             let told = Daemon::connect(world.dir(), &name, PATIENCE)
                 .and_then(|daemon| daemon.report::<DomainReport>(0));
             match told {
-                Ok(report) => survey.domains.push(report),
+                Ok(report) => survey.domains.push(Told {
+                    socket: name,
+                    report,
+                }),
                 Err(Errno::NOENT | Errno::CONNREFUSED) => {}
                 Err(why) => survey.silent.push(Silent { name, why }),
             }
@@ -115,8 +136,8 @@ impl Survey {
 
     /// What each domain says of the construct `id`.
     pub fn on<T: serde::de::DeserializeOwned>(&self, id: i32) -> Vec<T> {
-        let ask = |domain: &DomainReport| {
-            let daemon = Daemon::connect(&self.dir, &domain.name, PATIENCE).ok()?;
+        let ask = |domain: &Told| {
+            let daemon = Daemon::connect(&self.dir, &domain.socket, PATIENCE).ok()?;
             daemon.report(id).ok()
         };
         self.domains.iter().filter_map(ask).collect()

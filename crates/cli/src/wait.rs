@@ -90,7 +90,7 @@ fn find(dir: &Path, key: i32, kinds: Kinds) -> Result<Option<i32>, Failure> {
     }
     let survey = Survey::of(dir)?;
     for domain in &survey.domains {
-        let Ok(daemon) = Daemon::connect(dir, &domain.name, ask::PATIENCE) else {
+        let Ok(daemon) = Daemon::connect(dir, &domain.socket, ask::PATIENCE) else {
             continue;
         };
         if daemon.greet().is_err() {

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What Vshmem needs of the machine: its kernel, its limits, and on Xen its drivers.
+//! What Vshmem needs of the machine: its kernel and its limits; and whether it is one of Xen.
 
 use super::Findings;
-use rustix::fs::Access;
 use rustix::process::{Resource, getrlimit};
 use std::path::Path;
 
@@ -16,9 +15,34 @@ const DESCRIPTORS: u64 = 4096;
 pub fn look(found: &mut Findings) {
     kernel(found);
     descriptors(found);
-    let kind = std::fs::read_to_string("/sys/hypervisor/type").unwrap_or_default();
-    if kind.trim() == "xen" {
-        xen(found, Path::new("/"));
+}
+
+/// What this machine is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// None of Xen's.
+    Host,
+    /// A guest of Xen.
+    Guest,
+    /// Dom0, where the back-end of all guests runs.
+    Dom0,
+}
+
+impl Place {
+    /// What this one is.
+    pub fn here() -> Self {
+        Self::of(Path::new("/"))
+    }
+
+    fn of(root: &Path) -> Self {
+        let read = |path| std::fs::read_to_string(root.join(path)).unwrap_or_default();
+        if read("sys/hypervisor/type").trim() != "xen" {
+            Self::Host
+        } else if read("proc/xen/capabilities").contains("control_d") {
+            Self::Dom0
+        } else {
+            Self::Guest
+        }
     }
 }
 
@@ -63,50 +87,9 @@ fn descriptors(found: &mut Findings) {
     }
 }
 
-/// The drivers of a domain of Xen, below `root`.
-fn xen(found: &mut Findings, root: &Path) {
-    for (module, device) in [
-        ("xen_gntalloc", "gntalloc"),
-        ("xen_gntdev", "gntdev"),
-        ("xen_evtchn", "evtchn"),
-        ("xenfs", "xenbus"),
-    ] {
-        let path = root.join("dev/xen").join(device);
-        let name = format!("/dev/xen/{device}");
-        if !path.exists() {
-            found.wrong(
-                "xen",
-                format!("{name} is not there"),
-                format!("load its driver: modprobe {}", module.replace('_', "-")),
-            );
-        } else if rustix::fs::access(&path, Access::READ_OK | Access::WRITE_OK).is_err() {
-            found.wrong(
-                "xen",
-                format!("{name} is not for you"),
-                "let its group have it by a udev rule, and be of that group",
-            );
-        } else {
-            found.fine("xen", name);
-        }
-    }
-    let limit = root.join("sys/module/xen_gntalloc/parameters/limit");
-    let pages = std::fs::read_to_string(&limit).ok();
-    match pages.and_then(|text| text.trim().parse::<i64>().ok()) {
-        // What the driver begins with: 4 MiB in all.
-        Some(pages) if pages <= 1024 => found.warn(
-            "xen",
-            format!("gntalloc makes {pages} pages for the whole domain"),
-            "raise /sys/module/xen_gntalloc/parameters/limit",
-        ),
-        Some(pages) => found.fine("xen", format!("gntalloc makes up to {pages} pages")),
-        None => {}
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::Level;
 
     #[test]
     fn a_release_is_read_whatever_follows_it() {
@@ -121,20 +104,18 @@ mod tests {
     }
 
     #[test]
-    fn a_domain_of_xen_without_drivers_is_told_which_to_load() {
+    fn dom0_is_told_from_a_guest_and_both_from_other_machines() {
         let root = tempfile::tempdir().unwrap();
-        let devices = root.path().join("dev/xen");
-        std::fs::create_dir_all(&devices).unwrap();
-        std::fs::write(devices.join("gntdev"), "").unwrap();
-        let parameters = root.path().join("sys/module/xen_gntalloc/parameters");
-        std::fs::create_dir_all(&parameters).unwrap();
-        std::fs::write(parameters.join("limit"), "1024\n").unwrap();
-        let mut found = Findings::default();
-        xen(&mut found, root.path());
-        assert_eq!(
-            (found.number(Level::Wrong), found.number(Level::Warning)),
-            (3, 1)
-        );
-        assert!(found.text(true).contains("modprobe xen-gntalloc"));
+        assert_eq!(Place::of(root.path()), Place::Host);
+        let write = |path: &str, text: &str| {
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        write("sys/hypervisor/type", "xen\n");
+        write("proc/xen/capabilities", "");
+        assert_eq!(Place::of(root.path()), Place::Guest);
+        write("proc/xen/capabilities", "control_d\n");
+        assert_eq!(Place::of(root.path()), Place::Dom0);
     }
 }
