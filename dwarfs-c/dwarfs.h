@@ -120,15 +120,27 @@ static inline void spin_once(struct spin *spin)
 		fail("the peer has not moved for %d s: is it still there?", PATIENCE_S);
 }
 
-/* Waits until *word is not 0 and returns it. */
-static inline unsigned spin_until_set(atomic_uint *word)
+/* Goes on with a wait until *word is not 0 and returns it. */
+static inline unsigned spin_on(atomic_uint *word, struct spin spin)
 {
-	struct spin spin = {0};
 	unsigned value;
 
 	while ((value = atomic_load_explicit(word, memory_order_acquire)) == 0)
 		spin_once(&spin);
 	return value;
+}
+
+/* Waits until *word is not 0 and returns it. */
+static inline unsigned spin_until_set(atomic_uint *word)
+{
+	return spin_on(word, (struct spin){0});
+}
+
+/* The same for a peer that is only starting. That takes far longer than a turn, and may need this
+ * core: each look offers it to others. */
+static inline unsigned wait_until_set(atomic_uint *word)
+{
+	return spin_on(word, (struct spin){.spins = SPINS});
 }
 
 /* The id of what a peer makes under the key, as soon as it is there; `get` asks for it. */

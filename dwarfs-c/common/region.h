@@ -58,7 +58,7 @@ static struct shared *make_region(const struct pair *pair)
 	snprintf(shared->text[0], sizeof shared->text[0], "%s 0, pid %d",
 		 program_invocation_short_name, (int)getpid());
 	atomic_store_explicit(&shared->ready[0][0], 1, memory_order_release);
-	spin_until_set(&shared->ready[1][0]);
+	wait_until_set(&shared->ready[1][0]);
 	if (shmctl(id, IPC_RMID, NULL) < 0)
 		fail("shmctl(IPC_RMID): %s", strerror(errno));
 	return shared;
@@ -74,7 +74,7 @@ static struct shared *find_region(const struct pair *pair)
 {
 	struct shared *shared = attach(find(get_region, pair->key, "shm"));
 
-	spin_until_set(&shared->ready[0][0]);
+	wait_until_set(&shared->ready[0][0]);
 	if (shared->size != pair->size || shared->iters != pair->measure.iters)
 		fail("the two sides must be given the same --size and --iters");
 	snprintf(shared->text[1], sizeof shared->text[1], "%s 1, pid %d",

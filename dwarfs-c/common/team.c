@@ -198,7 +198,7 @@ static void join(struct team *team, const struct team_options *options, size_t b
 	check(team->segment >= 0, "shmget");
 	attach(team);
 	team->setup_ns = now_ns() - start;
-	spin_until_set(&team->shared->workers[0].ready);
+	wait_until_set(&team->shared->workers[0].ready);
 	if (team->shared->bytes != bytes || team->shared->size != team->size ||
 	    team->shared->wait != team->wait)
 		fail("all workers must be started with the same arguments, but for --rank");
@@ -252,7 +252,7 @@ struct team team_start(const struct team_options *options, size_t bytes)
 		return team;
 	}
 	for (int rank = 1; rank < team.size; rank++) {
-		spin_until_set(&team.shared->workers[rank].ready);
+		wait_until_set(&team.shared->workers[rank].ready);
 		if (slowest < team.shared->workers[rank].setup_ns)
 			slowest = team.shared->workers[rank].setup_ns;
 	}
