@@ -265,6 +265,12 @@ fn a_stopped_back_end_gives_enodev_and_works_when_it_goes_on() {
         actor.ok("poke 0 0 1");
     }
     world.kill("backend", Signal::SIGCONT);
+    // It is silent until it is heard of again, which may be after the next call.
+    for actor in [&mut a, &mut b] {
+        vshmem_tests::wait_until("the back-end is heard of again", || {
+            actor.call("get 0x471 4096 01600") != Err(Errno::ENODEV)
+        });
+    }
     // What was asked for meanwhile may have been done late, once.
     let (found, other) = (a.ok("get 0x471 4096 01600"), b.ok("get 0x471 4096 01600"));
     assert_eq!(found, other);
