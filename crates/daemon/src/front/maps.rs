@@ -5,7 +5,9 @@
 //! `mprotect` of a part, the kernel counts too for its own segments (one attachment a mapping).
 //! `/proc/PID/maps` tells, where we may read it.
 
-use rustix::fs::{FileType, fstat};
+use rustix::buffer::spare_capacity;
+use rustix::fs::{FileType, Mode, OFlags, fstat};
+use rustix::io::Errno;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::MetadataExt;
 
@@ -38,11 +40,19 @@ pub fn count(pid: i32, witness: FileId, region: FileId) -> Option<u64> {
     if pid <= 0 {
         return None;
     }
-    count_in(
-        &std::fs::read(format!("/proc/{pid}/maps")).ok()?,
-        witness,
-        region,
-    )
+    count_in(&read(&format!("/proc/{pid}/maps")).ok()?, witness, region)
+}
+
+/// All of a file of `/proc`. Those of most processes come with one call: each further one has the kernel look
+/// for the place to go on at.
+fn read(path: &str) -> Result<Vec<u8>, Errno> {
+    const SPACE: usize = 16 << 10;
+    let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let mut text = Vec::with_capacity(SPACE);
+    while rustix::io::read(&file, spare_capacity(&mut text))? > 0 {
+        text.reserve(SPACE);
+    }
+    Ok(text)
 }
 
 /// Whether process `pid` has one thread.
