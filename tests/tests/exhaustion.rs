@@ -222,6 +222,23 @@ fn a_daemon_without_memory_says_so_and_recovers() {
 }
 
 #[test]
+fn what_a_program_makes_that_cannot_take_up_its_connection_is_not_left_behind() {
+    let world = World::new();
+    let mut b = Actor::of(&world, "b");
+    b.make(0x560, 4096);
+    let mut a = Actor::of(&world, "a");
+    // One number for the connection, and one more: not enough for what comes with the welcome.
+    a.ok("limit files 5");
+    for get in ["get 0x561 4096 03600", "get 0 4096 0600", "get 0x560 0 0"] {
+        assert_eq!(a.call(get), Err(Errno::EMFILE), "{get}");
+    }
+    assert_eq!(b.ok("list"), 1);
+    a.ok("limit files -1");
+    let id = a.ok("get 0x561 4096 03600");
+    assert_eq!(b.ok("get 0x561 0 0"), id);
+}
+
+#[test]
 fn sizes_that_no_machine_has_are_refused_as_the_kernel_refuses_them() {
     let world = World::new();
     let mut routed = Actor::of(&world, "a");

@@ -34,8 +34,9 @@ const PATIENCE: Timespec = Timespec {
     tv_nsec: 0,
 };
 
-/// Looks for an answer before sleeping: about as long as a wake-up on another core takes.
-const SPINS: u32 = 100;
+/// Looks for an answer before sleeping: no longer than what being put to sleep and woken costs. It is lost where
+/// `vshmemd` waits for this core.
+const SPINS: u32 = 32;
 
 /// The directory for those who read it without the lock; null before the first connection.
 static DIRECTORY: AtomicPtr<Directory> = AtomicPtr::new(std::ptr::null_mut());
@@ -173,14 +174,13 @@ impl Session {
     ) -> Result<(Reply, Fds), c_int> {
         self.notice_fork();
         let usable = self.link.as_ref().is_some_and(|link| link.get().is_some());
-        if !usable {
-            self.connect()?;
-        }
-        let mut answer = self.exchange(&request, patience);
-        if usable && matches!(answer, Err(Broken::Send)) {
-            // The daemon we knew is gone; there may be another one by now.
-            self.connect()?;
+        let mut answer = Err(Broken::Send);
+        if usable {
             answer = self.exchange(&request, patience);
+        }
+        if matches!(answer, Err(Broken::Send)) {
+            // The daemon we knew, if any, is gone; there may be another one by now.
+            answer = self.connect_and_exchange(&request, patience)?;
         }
         match answer {
             Ok((reply, _)) if reply.errno != 0 => Err(reply.errno),
@@ -202,7 +202,30 @@ impl Session {
         exchange_on(link, request, self.spin, patience)
     }
 
+    /// Connects, and has a request answered.
+    fn connect_and_exchange(
+        &mut self,
+        request: &Request,
+        patience: &Timespec,
+    ) -> Result<Result<(Reply, Fds), Broken>, c_int> {
+        if !may_go_along(request) {
+            self.connect()?;
+            return Ok(self.exchange(request, patience));
+        }
+        self.connect_along_with(Some(request))?;
+        let link = self.link.as_ref().and_then(OwnFd::get);
+        Ok(link
+            .ok_or(Broken::Receive)
+            .and_then(|link| receive_on(link, self.spin, patience)))
+    }
+
     fn connect(&mut self) -> Result<(), c_int> {
+        self.connect_along_with(None)
+    }
+
+    /// Connects. `first` goes out together with the greeting, which saves `vshmemd` and this process
+    /// from being woken once more; its answer is still to come.
+    fn connect_along_with(&mut self, first: Option<&Request>) -> Result<(), c_int> {
         let config = config().ok_or(libc::ENODEV)?;
         self.link = None;
         let address = match &config.socket {
@@ -235,7 +258,10 @@ impl Session {
             token: self.generation,
             ..Request::default()
         };
-        let (reply, fds) = match exchange_on(fd, &hello, self.spin, &PATIENCE) {
+        let greeted = send_on(fd, &hello)
+            .and_then(|()| first.map_or(Ok(()), |first| send_on(fd, first)))
+            .and_then(|()| receive_on(fd, self.spin, &PATIENCE));
+        let (reply, fds) = match greeted {
             Ok((reply, fds)) if reply.errno == 0 => (reply, fds),
             Ok((reply, _)) if reply.errno == libc::EPROTO => {
                 self.say_no_daemon("it is of another version than libvshmem.so");
@@ -247,6 +273,26 @@ impl Session {
                 return Err(libc::ENODEV);
             }
         };
+        let (directory, page) = match self.map_shared(fds, pid) {
+            Ok(mapped) => mapped,
+            Err(error) => {
+                if let Some(first) = first.filter(|first| makes(first)) {
+                    take_back(fd, first, self.spin);
+                }
+                return Err(error);
+            }
+        };
+        self.link = Some(socket);
+        self.begin(reply.body::<Welcome>(), directory, page);
+        Ok(())
+    }
+
+    /// Maps what `vshmemd` has passed with its welcome.
+    fn map_shared(
+        &mut self,
+        fds: Fds,
+        pid: c_int,
+    ) -> Result<(&'static Directory, PageMine), c_int> {
         let [Some(directory), Some(page), Some(wait), ..] = fds else {
             return Err(libc::EMFILE);
         };
@@ -255,10 +301,8 @@ impl Session {
         let page = PageMine::map(page.as_fd(), pid).map_err(Errno::raw_os_error)?;
         let wait = WaitPage::map(wait.as_fd()).map_err(Errno::raw_os_error)?;
         self.process = Some(Process::make().map_err(Errno::raw_os_error)?);
-        self.link = Some(socket);
         WAIT_PAGE.store(std::ptr::from_ref(wait).cast_mut(), Release);
-        self.begin(reply.body::<Welcome>(), directory, page);
-        Ok(())
+        Ok((directory, page))
     }
 
     /// Begins to use a new client page: attachments that the daemon knows go over to it.
@@ -403,12 +447,47 @@ impl Session {
     }
 }
 
+/// Whether a request may go out before it is known that `vshmemd` is one to talk to: a get, which is
+/// refused to those it has not welcomed, and of which the answer tells whether it has made
+/// something that has to be taken back.
+fn may_go_along(request: &Request) -> bool {
+    let create = request.flags & libc::IPC_CREAT != 0;
+    request.op == Op::Get as u32 && (!create || makes(request))
+}
+
+/// Whether a get that succeeds has made a construct.
+fn makes(request: &Request) -> bool {
+    const EXCLUSIVE: c_int = libc::IPC_CREAT | libc::IPC_EXCL;
+    request.key == libc::IPC_PRIVATE || request.flags & EXCLUSIVE == EXCLUSIVE
+}
+
+/// Removes what `get` has made, whose answer is still to come: the call is going to fail.
+fn take_back(link: BorrowedFd<'_>, get: &Request, spin: bool) {
+    if let Ok((made, _)) = receive_on(link, spin, &PATIENCE)
+        && made.errno == 0
+    {
+        let remove = Request {
+            op: Op::Remove as u32,
+            kind: get.kind,
+            id: made.value,
+            ..Request::default()
+        };
+        // If `vshmemd` is gone, so is what it has made.
+        let _ = exchange_on(link, &remove, spin, &PATIENCE);
+    }
+}
+
 fn exchange_on(
     link: BorrowedFd<'_>,
     request: &Request,
     spin: bool,
     patience: &Timespec,
 ) -> Result<(Reply, Fds), Broken> {
+    send_on(link, request)?;
+    receive_on(link, spin, patience)
+}
+
+fn send_on(link: BorrowedFd<'_>, request: &Request) -> Result<(), Broken> {
     let request = Request {
         version: ABI_VERSION,
         ..*request
@@ -418,8 +497,14 @@ fn exchange_on(
         uid: rustix::process::geteuid(),
         gid: rustix::process::getegid(),
     };
-    channel::send(link, &request, &[], Some(creds), SendFlags::empty())
-        .map_err(|_| Broken::Send)?;
+    channel::send(link, &request, &[], Some(creds), SendFlags::empty()).map_err(|_| Broken::Send)
+}
+
+fn receive_on(
+    link: BorrowedFd<'_>,
+    spin: bool,
+    patience: &Timespec,
+) -> Result<(Reply, Fds), Broken> {
     if spin {
         for _ in 0..SPINS {
             match channel::recv(link, RecvFlags::DONTWAIT) {

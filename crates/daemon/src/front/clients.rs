@@ -43,6 +43,8 @@ pub struct Client {
     /// What its token is made of: a number that no other process of the domain ever has; 0: its
     /// process has gone over to another client.
     serial: u64,
+    /// Its pid as it sees itself, as it has said with its Hello; 0: it has not.
+    said_pid: i32,
     /// As our pid namespace numbers it; 0: not known.
     pid: i32,
     pidfd: Option<OwnedFd>,
@@ -138,12 +140,15 @@ impl Client {
         self.pid == pid && pid != 0
     }
 
+    /// It says that this is its pid, which its page will have once it has mapped that.
+    pub fn says_pid(&mut self, pid: i32) {
+        self.said_pid = pid;
+    }
+
     /// Its pid as it sees itself, or else as we do.
     pub fn own_pid(&self) -> i32 {
-        match self.page.pid() {
-            0 => self.pid,
-            pid => pid,
-        }
+        let known = [self.page.pid(), self.said_pid, self.pid];
+        known.into_iter().find(|&pid| pid > 0).unwrap_or(0)
     }
 
     /// Mappings of `region` in the process; `None` where they cannot be seen.
@@ -195,6 +200,7 @@ impl Clients {
             page,
             slot,
             serial: Token::serial_in(self.run.epoch, number),
+            said_pid: 0,
             pid: 0,
             pidfd: None,
             opened: BTreeSet::new(),
@@ -326,6 +332,17 @@ mod tests {
         assert_eq!(client.own_pid(), 42);
         drop(mine);
         assert!(!client.lives());
+    }
+
+    #[test]
+    fn a_client_that_has_not_mapped_its_page_yet_has_the_pid_that_it_says() {
+        let mut clients = Clients::new(RUN);
+        let client = clients.add(1).unwrap();
+        assert_eq!(client.own_pid(), 0);
+        client.says_pid(42);
+        assert_eq!(client.own_pid(), 42);
+        let _mine = PageMine::map(client.page.fd(), 43).unwrap();
+        assert_eq!(client.own_pid(), 43);
     }
 
     #[test]

@@ -464,7 +464,8 @@ impl Front {
                  are gone, and what it has attached of them stays until it detaches"
             );
         }
-        domain.clients.add(number).map_err(|e| errno_of(&e))?;
+        let client = domain.clients.add(number).map_err(|e| errno_of(&e))?;
+        client.says_pid(request.arg as i32);
         if request.token == generation {
             domain.clients.carry_token_over(number, caller.pid);
         }
