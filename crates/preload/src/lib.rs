@@ -39,6 +39,7 @@ mod hooks;
 mod inherit;
 mod kernel_ids;
 mod listing;
+mod loading;
 mod locals;
 mod lock;
 mod maps;
