@@ -22,8 +22,8 @@ pub struct Via {
     #[command(flatten)]
     pub dir: DirArg,
 
-    /// Domain whose vshmemd is asked: all of them know the same constructs
-    /// [default: any that is up]
+    /// Domain whose vshmemd is asked: all of them know the same constructs, but for those that the
+    /// policy does not let one have [default: any that is up]
     #[arg(long, value_name = "NAME")]
     pub domain: Option<String>,
 }

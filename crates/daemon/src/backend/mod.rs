@@ -33,6 +33,10 @@ use vshmem_abi::{Domid, paths};
 use vshmem_gnt::Limits;
 use vshmem_registry::{Keeper, NoKeeper, Registrar, System};
 
+/// Domains whose refusals are counted, also of those that are gone: on Xen a domain is soon back under its
+/// number.
+const REFUSED: usize = 1024;
+
 /// What the command line says to a back-end.
 #[derive(Debug)]
 pub struct BackArgs {
@@ -132,6 +136,11 @@ impl<C: Carrier, K: Keeper> Core<C, K> {
         let Some(refusal) = self.registrar.take_refusal() else {
             return;
         };
+        if self.refusals.len() >= REFUSED {
+            let links = &self.links;
+            self.refusals
+                .retain(|domid, _| links.standing(*domid).is_some());
+        }
         let throttle = self.refusals.entry(refusal.domid).or_default();
         if let Some(more) = throttle.speak() {
             tracing::warn!(more, "{}", refusal.text);
@@ -179,7 +188,6 @@ impl<C: Carrier, K: Keeper> Core<C, K> {
 
     /// A domain is gone, or did not get as far as to be linked.
     fn forget(&mut self, domid: Domid) {
-        self.refusals.remove(&domid);
         self.links.carrier_mut().close(domid);
         self.registrar.domain_died(domid, &mut self.links);
         self.links.carrier_mut().buried(domid);

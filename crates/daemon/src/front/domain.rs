@@ -206,10 +206,8 @@ impl Domain {
     /// # Errors
     /// What the port says.
     pub fn as_permitted(&mut self, made: Made, plan: &Plan, flags: i32) -> Result<Made, PortError> {
-        let (peer, read_only) = match (made.peer, flags) {
-            (Some(peer), FOR_READING) => (Some(peer), true),
-            (Some(_), FOR_NOBODY) => (None, false),
-            _ => return Ok(made),
+        let Some((peer, read_only)) = anew(made.peer, flags) else {
+            return Ok(made);
         };
         tracing::debug!(made_for = made.peer, read_only, "memory is made anew");
         made.region.release();
@@ -506,6 +504,16 @@ impl Domain {
                 known.retained.merge(&fork);
             }
         }
+    }
+}
+
+/// For whom memory that was made for `peer` to write to has to be made anew, and whether for reading only, when
+/// the policy says `flags` of that domain; `None`: it can stay.
+fn anew(peer: Option<Domid>, flags: i32) -> Option<(Option<Domid>, bool)> {
+    match (peer, flags) {
+        (Some(peer), FOR_READING) => Some((Some(peer), true)),
+        (Some(_), FOR_NOBODY) => Some((None, false)),
+        _ => None,
     }
 }
 

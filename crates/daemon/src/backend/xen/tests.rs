@@ -4,6 +4,7 @@
 
 mod deaths;
 mod hostile;
+mod policy;
 mod restarts;
 mod sound;
 mod world;

@@ -327,3 +327,51 @@ fn a_client_that_may_be_about_to_map_keeps_a_removed_segment() {
         drop(done);
     });
 }
+
+#[test]
+fn memory_is_made_anew_for_a_domain_that_may_not_write_to_it() {
+    assert_eq!(anew(Some(3), FOR_READING), Some((Some(3), true)));
+    assert_eq!(anew(Some(3), FOR_NOBODY), Some((None, false)));
+    for (peer, flags) in [(Some(3), 0), (None, FOR_READING), (None, FOR_NOBODY)] {
+        assert_eq!(anew(peer, flags), None);
+    }
+}
+
+#[test]
+fn memory_for_a_domain_that_may_not_have_it_is_for_nobody() {
+    let World {
+        mut domain, _hub, ..
+    } = World::new();
+    let plan = domain.rules.plan_of(&Meta {
+        kind: Kind::Shm as u32,
+        size: 4096,
+        ..Meta::default()
+    });
+    let plan = plan.unwrap();
+    let made = Made {
+        region: domain.make_region(&plan).unwrap().region,
+        peer: Some(3),
+    };
+    let made = domain.as_permitted(made, &plan, FOR_NOBODY).unwrap();
+    assert_eq!((made.peer, made.region.len()), (None, 4096));
+}
+
+#[test]
+fn a_region_is_granted_for_reading_and_for_writing_each_once() {
+    let mut world = World::new();
+    let hub = world._other.try_clone().unwrap();
+    let mut other = HostPort::new(OTHER_DOMAIN, hub).unwrap();
+    let mut granted = |flags| {
+        let wanted = LinkMsg {
+            flags,
+            ..query(LinkOp::Grant, State::Live)
+        };
+        let answer = world.domain.answer(&wanted);
+        assert_eq!(answer.errno, 0);
+        answer.gref
+    };
+    let (reading, writing) = (granted(FOR_READING), granted(0));
+    assert_eq!((granted(FOR_READING), granted(0)), (reading, writing));
+    let mut is_read_only = |gref| other.map(1, GrantRef(gref)).unwrap().is_read_only();
+    assert!(is_read_only(reading) && !is_read_only(writing));
+}

@@ -28,6 +28,8 @@ pub const EXCL: i32 = libc::IPC_CREAT | libc::IPC_EXCL;
 pub struct World {
     pub store: FakeStore,
     patience: Duration,
+    /// Where a back-end finds its configuration, if it has one.
+    configured: Option<tempfile::TempDir>,
     backend: Option<(OwnedFd, JoinHandle<Result<(), Errno>>)>,
 }
 
@@ -48,8 +50,23 @@ impl World {
         Self {
             store: FakeStore::new(),
             patience: PATIENCE,
+            configured: None,
             backend: None,
         }
+    }
+
+    /// What `vshmem.toml` says to the next back-end, and to this one when it is to read it again.
+    pub fn configure(&mut self, text: &str) {
+        let dir = self
+            .configured
+            .get_or_insert_with(|| tempfile::tempdir().unwrap());
+        std::fs::write(dir.path().join("vshmem.toml"), text).unwrap();
+    }
+
+    /// Has the back-end read it again.
+    pub fn reload(&self) {
+        let (signals, _) = self.backend.as_ref().unwrap();
+        rustix::io::write(signals, &(libc::SIGHUP as u64).to_ne_bytes()).unwrap();
     }
 
     /// Starts a back-end, and waits until it is announced.
@@ -67,13 +84,19 @@ impl World {
         let stop = eventfd(0, flags).unwrap();
         let signals = Signals::from(stop.try_clone().unwrap());
         let (store, patience) = (self.store.clone(), self.patience);
+        let config = self
+            .configured
+            .as_ref()
+            .map_or_else(Config::default, |dir| {
+                Config::read(Some(dir.path().join("vshmem.toml")), dir.path()).unwrap()
+            });
         let (up, is_up) = channel();
         let thread = std::thread::spawn(move || {
             let connection = Rc::new(store.connect(0));
             if let Some(requests) = requests {
                 store.cut_after(0, requests);
             }
-            let backend = Backend::new(connection, signals, Config::default(), patience)?;
+            let backend = Backend::new(connection, signals, config, patience)?;
             backend.announce()?;
             up.send(()).unwrap();
             backend.serve()
@@ -176,6 +199,8 @@ pub struct Knows {
     /// What it says when it is asked.
     pub nattch: u64,
     pub granted: Vec<(Domid, u32)>,
+    /// The flags of the last grant.
+    pub granted_for: i32,
     pub departed: Vec<(i32, Domid, u32)>,
     pub ready: BTreeMap<Domid, String>,
     pub late: Vec<LinkMsg>,
@@ -200,6 +225,7 @@ impl Attend for Knows {
             LinkOp::Update => self.apply(&query.meta),
             LinkOp::Grant => {
                 self.granted.push((query.domid, query.epoch));
+                self.granted_for = query.flags;
                 answer.gref = 500 + query.domid;
             }
             LinkOp::Departed => {
