@@ -26,6 +26,8 @@ pub struct Header {
     pub quick: bool,
     pub cpu: String,
     pub kernel: String,
+    /// Whether all runs before everything of ordinary priority.
+    pub real_time: bool,
     /// When the programs that are measured were built, in nanoseconds since the epoch.
     pub built: Vec<u128>,
 }
@@ -122,6 +124,7 @@ mod tests {
             quick,
             cpu: "one".into(),
             kernel: "two".into(),
+            real_time: false,
             built: vec![3],
         }
     }

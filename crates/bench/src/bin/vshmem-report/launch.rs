@@ -51,22 +51,22 @@ pub struct Launch<'a> {
 impl Launch<'_> {
     /// Does it.
     pub fn run(&self) -> Result<Run> {
+        let program = self.figure.program_of(self.series.way);
         let began = Instant::now();
         let said = match self.series.way {
-            Way::Pair(program, place) => {
+            Way::Pair(_, place) => {
                 let key = self.bench.key();
                 self.both(place, |side, place| {
-                    let mut command = self.in_place(place, program, side);
+                    let mut command = self.in_place(place, &program, side);
                     command.args(["--id", &side.to_string(), "--key", &key, "--pin"]);
                     command
                 })?
             }
-            Way::Socket(kind, pinned) => self.socket(kind, pinned)?,
-            Way::Serial => output(start(self.sized(self.variant("serial")))?)?,
+            Way::Socket(kind, pinned) => self.socket(&program, kind, pinned)?,
+            Way::Serial => output(start(self.sized(self.native(&program)))?)?,
             Way::Team(place, wait) => {
                 let key = self.bench.key();
                 self.both(place, |rank, place| {
-                    let program = format!("{}-sysv", self.figure.program);
                     let mut command = self.in_place(place, &program, rank);
                     command
                         .args(["--rank", &rank.to_string(), "--of", WORKERS])
@@ -79,7 +79,7 @@ impl Launch<'_> {
                 })?
             }
             Way::OpenMp => {
-                let mut command = self.variant("openmp");
+                let mut command = self.native(&program);
                 command
                     .args(["--workers", WORKERS])
                     .env("OMP_PROC_BIND", "true");
@@ -89,7 +89,7 @@ impl Launch<'_> {
                 let mut command = self.bench.native("mpiexec.mpich");
                 command
                     .args(["-bind-to", "core", "-n", WORKERS])
-                    .arg(self.variant("mpi").get_program());
+                    .arg(self.bench.program(&program));
                 output(start(self.sized(command))?)?
             }
         };
@@ -101,15 +101,14 @@ impl Launch<'_> {
         self.point.iters_of(self.series.way)
     }
 
-    /// A variant of the figure's program, without arguments.
-    fn variant(&self, variant: &str) -> Command {
-        let name = format!("{}-{variant}", self.figure.program);
-        self.bench.native(self.bench.program(&name))
+    /// A program of `dwarfs-c` without Vshmem, without arguments.
+    fn native(&self, program: &str) -> Command {
+        self.bench.native(self.bench.program(program))
     }
 
     /// A program in the place of one of the two workers.
     fn in_place(&self, place: Place, program: &str, worker: usize) -> Command {
-        let mut command = self.bench.native(self.bench.program(program));
+        let mut command = self.native(program);
         let domain = match (place, worker) {
             (Place::Kernel, _) => return command,
             (Place::OneDomain, _) | (Place::TwoDomains, 0) => DOMAIN,
@@ -141,10 +140,9 @@ impl Launch<'_> {
         ended(first, second)
     }
 
-    fn socket(&self, kind: &str, pinned: bool) -> Result<String> {
-        let program = self.bench.program("socket");
+    fn socket(&self, program: &str, kind: &str, pinned: bool) -> Result<String> {
         let side = |side, at: [&str; 2]| {
-            let mut command = self.bench.native(&program);
+            let mut command = self.native(program);
             command.args([kind, side]).args(at);
             if pinned {
                 command.arg("--pin");

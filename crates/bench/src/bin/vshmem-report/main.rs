@@ -20,6 +20,7 @@ use launch::Launch;
 use measured::{MeasuredFigure, Report};
 use nix::sys::signal::{SigSet, Signal};
 use plan::{Effort, Figure, Point, Series};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -46,7 +47,7 @@ struct Args {
     #[arg(long, value_name = "FILE")]
     lab: Option<PathBuf>,
 
-    /// Runs of each point [default: 15, with --quick 2]
+    /// Runs of each point [default: 31, with --quick 2]
     #[arg(long, value_name = "N")]
     rounds: Option<usize>,
 }
@@ -85,7 +86,7 @@ fn report(args: &Args) -> Result<()> {
     bench.make("all")?;
     let mut journal = Journal::open(
         &out.join("unfinished.jsonl"),
-        &header(args, &machine, &bench)?,
+        &header(args, &machine, &bench, &figures)?,
     )?;
     measure(&bench, &figures, effort.rounds, &mut journal)?;
     drop(bench);
@@ -117,8 +118,16 @@ fn report(args: &Args) -> Result<()> {
 }
 
 /// What has to be the same for a report to go on.
-fn header(args: &Args, machine: &Machine, bench: &Bench) -> Result<Header> {
-    let built = bench.built().into_iter().map(|path| {
+fn header(args: &Args, machine: &Machine, bench: &Bench, figures: &[Figure]) -> Result<Header> {
+    let programs = figures.iter().flat_map(|figure| {
+        let series = figure.series.iter();
+        series.map(|series| bench.program(&figure.program_of(series.way)))
+    });
+    let built = programs
+        .chain(bench.built())
+        .collect::<BTreeSet<_>>()
+        .into_iter();
+    let built = built.map(|path| {
         let modified = std::fs::metadata(path)?.modified()?;
         Ok(modified.duration_since(UNIX_EPOCH)?.as_nanos())
     });
@@ -127,6 +136,7 @@ fn header(args: &Args, machine: &Machine, bench: &Bench) -> Result<Header> {
         quick: args.quick,
         cpu: machine.cpu.clone(),
         kernel: machine.kernel.clone(),
+        real_time: machine.real_time,
         built: built.collect::<Result<_>>()?,
     })
 }

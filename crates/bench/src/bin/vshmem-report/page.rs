@@ -50,9 +50,14 @@ pub fn write(report: &Report, dir: &Path) -> Result<()> {
     writeln!(out, "<h2>What is wanted</h2>")?;
     let goals = report.goals.iter().map(|goal| {
         let word = verdict(goal.met, "met", "not met");
-        [escape(goal.goal), escape(&goal.measured), word]
+        [
+            escape(goal.goal),
+            escape(&goal.measured),
+            word,
+            escape(goal.why),
+        ]
     });
-    table(out, "text", &["goal", "measured", ""], goals)?;
+    table(out, "text", &["goal", "measured", "", "because"], goals)?;
     set_up(out, report)?;
     for figure in &report.figures {
         writeln!(

@@ -439,7 +439,7 @@ pub struct Effort {
 impl Effort {
     /// Enough to judge by.
     pub const FULL: Self = Self {
-        rounds: 15,
+        rounds: 31,
         shorter: 1,
         every: 1,
     };
@@ -470,6 +470,21 @@ pub fn all(effort: Effort) -> Vec<Figure> {
         }
     }
     figures
+}
+
+impl Figure {
+    /// The program of `dwarfs-c` that a series is run by.
+    pub fn program_of(&self, way: Way) -> String {
+        let variant = match way {
+            Way::Pair(program, _) => return program.to_owned(),
+            Way::Socket(..) => return "socket".to_owned(),
+            Way::Serial => "serial",
+            Way::Team(..) => "sysv",
+            Way::OpenMp => "openmp",
+            Way::Mpi => "mpi",
+        };
+        format!("{}-{variant}", self.program)
+    }
 }
 
 impl Point {

@@ -58,7 +58,7 @@ enum Mark {
 }
 
 /// Colours that are told apart by those who see few of them (Okabe and Ito), with marks.
-const STYLES: [(&str, RGBColor, Mark); 13] = [
+const STYLES: [(&str, RGBColor, Mark); 17] = [
     ("sysv", RGBColor(0, 0, 0), Mark::Ring(7)),
     ("vshmem-one", RGBColor(0, 114, 178), Mark::Triangle(6)),
     ("vshmem-two", RGBColor(213, 94, 0), Mark::Disk(3)),
@@ -72,6 +72,10 @@ const STYLES: [(&str, RGBColor, Mark); 13] = [
     ("tcp-free", RGBColor(0, 158, 115), Mark::Disk(4)),
     ("sysv-sem", RGBColor(86, 180, 233), Mark::Ring(5)),
     ("vshmem-two-sem", RGBColor(230, 159, 0), Mark::Disk(4)),
+    ("semsync", RGBColor(150, 150, 150), Mark::Square(4)),
+    ("semsync-two", RGBColor(230, 159, 0), Mark::Triangle(5)),
+    ("msgsync", RGBColor(0, 0, 0), Mark::Ring(6)),
+    ("msgsync-two", RGBColor(120, 80, 160), Mark::Disk(4)),
 ];
 
 /// For curves that have none of their own, by their place in the figure.
