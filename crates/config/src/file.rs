@@ -2,6 +2,7 @@
 //! What the file may say, word by word, and how mistakes in it are told.
 
 use crate::Settings;
+use crate::metrics::Listen;
 use crate::policy::{Access, DomainLimits, LimitRule, Policy, Rule};
 use serde::Deserialize;
 use std::fmt;
@@ -24,6 +25,8 @@ struct Config {
     limits: Limits,
     #[serde(default)]
     xen: Xen,
+    #[serde(default)]
+    metrics: Metrics,
     policy: Option<PolicyText>,
 }
 
@@ -32,6 +35,13 @@ struct Config {
 #[serde(deny_unknown_fields)]
 struct Xen {
     peer: Option<DomainSpec>,
+}
+
+/// `[metrics]`: where the numbers of a daemon are read.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Metrics {
+    listen: Option<Listen>,
 }
 
 /// A domain, as the file names it.
@@ -190,6 +200,7 @@ pub(crate) fn settings(path: &Path, text: &str) -> Result<Settings, Mistake> {
         file: Some(path.to_owned()),
         raised: MsgLimits { max, mnb, mni },
         peer: config.xen.peer,
+        metrics: config.metrics.listen,
         policy,
     })
 }
@@ -324,7 +335,7 @@ mod tests {
             mni: 40000,
         };
         assert_eq!(limits(text), Ok(want));
-        for nothing in ["", "\n# nothing\n", "[limits]\n", "[xen]\n"] {
+        for nothing in ["", "\n# nothing\n", "[limits]\n", "[xen]\n", "[metrics]\n"] {
             let nothing = parsed(nothing).unwrap();
             let want = Settings {
                 file: Some("f".into()),
@@ -361,7 +372,7 @@ mod tests {
             (
                 a("[limit]\n"),
                 "f:1:2: ",
-                "expected one of `limits`, `xen`, `policy`; did you mean `limits`?",
+                "expected one of `limits`, `xen`, `metrics`, `policy`; did you mean `limits`?",
             ),
             (a("[limits]\n  msgmax = 0\n"), "f:2:12: ", range),
             (a("[limits]\nmsgmax = -1\n"), "f:2:10: ", range),
@@ -457,7 +468,7 @@ mod tests {
             }
         };
         let sections = names("nonsense = 1\n");
-        assert_eq!(sections, ["limits", "xen", "policy"]);
+        assert_eq!(sections, ["limits", "xen", "metrics", "policy"]);
         for section in sections {
             has_names(&format!("[{section}]"), &["rule", "limit"]);
         }

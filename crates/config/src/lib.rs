@@ -3,12 +3,15 @@
 //! `docs/configuration.md` describes it. A file that is there is right in every word, or nothing
 //! starts with it.
 //!
-//! [`file`] is what may be written, [`policy`] what the policy in it allows; reading is here.
+//! [`file`] is what may be written, [`policy`] what the policy in it allows, [`metrics`] where numbers are
+//! read; reading the file is here.
 
 mod file;
+pub mod metrics;
 pub mod policy;
 
 pub use file::DomainSpec;
+pub use metrics::Listen;
 pub use policy::Policy;
 
 use std::path::{Path, PathBuf};
@@ -49,6 +52,8 @@ pub struct Settings {
     pub raised: MsgLimits,
     /// The domain that memory is made for, where that has to be one.
     pub peer: Option<DomainSpec>,
+    /// Where the numbers of a daemon are read, if they are.
+    pub metrics: Option<Listen>,
     /// Which domains may use which keys, and how much each may make.
     pub policy: Policy,
 }

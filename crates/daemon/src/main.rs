@@ -7,6 +7,7 @@ mod backend;
 mod config;
 mod front;
 mod log;
+mod metrics;
 mod server;
 mod throttle;
 

@@ -399,6 +399,13 @@ impl Epoll {
     }
 }
 
+impl AsFd for Epoll {
+    /// Readable when there are events: to be watched by another one.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -28,6 +28,7 @@ use vshmem_registry::{EnrolError, NoKeeper};
 // yet who they are count on from `FIRST_NEWCOMER`.
 const SIGNALS: u64 = u64::MAX;
 const LISTENER: u64 = u64::MAX - 1;
+const METRICS: u64 = u64::MAX - 2;
 const FIRST_NEWCOMER: u64 = 1 << 32;
 
 /// Connections that have not said who they are; the oldest makes room for one more.
@@ -49,7 +50,7 @@ pub fn run(args: BackArgs, signals: Signals) -> Result<(), DaemonError> {
     let listener = Listener::open(&paths::backend_socket(&args.dir), 0o600)?;
     let fail = || DaemonError::io("epoll");
     let carrier = Sockets::new(hub);
-    let core = Core::new(signals, args.config, NoKeeper, carrier, PATIENCE);
+    let core = Core::new(signals, args.config, NoKeeper, carrier, PATIENCE).map_err(fail())?;
     let mut backend = Backend::new(listener, core).map_err(fail())?;
     backend.separate_kernels = args.separate_kernels;
     backend.grants_limit = args.limits.grants;
@@ -87,6 +88,7 @@ impl Backend {
         let epoll = Epoll::new()?;
         epoll.add(&core.signals, SIGNALS, EventFlags::IN)?;
         epoll.add(&listener, LISTENER, EventFlags::IN)?;
+        epoll.add(&core.exporter, METRICS, EventFlags::IN)?;
         Ok(Self {
             epoll,
             listener,
@@ -114,6 +116,7 @@ impl Backend {
                         }
                     }
                     LISTENER => self.accept(),
+                    METRICS => self.core.tell_numbers(),
                     newcomer if newcomer >= FIRST_NEWCOMER => self.greet(newcomer),
                     // Tokens below are numbers of domains.
                     domid => self.core.links.receive(domid as Domid),

@@ -19,6 +19,8 @@ mod xen;
 
 use crate::PortKind;
 use crate::config::Config;
+use crate::metrics::back::Series;
+use crate::metrics::exporter::Exporter;
 use crate::server::{self, DaemonError, PidFile, Signals, Told};
 use crate::throttle::Throttle;
 use carrier::Carrier;
@@ -77,21 +79,36 @@ struct Core<C, K = NoKeeper> {
     links: Links<C>,
     /// By domain, so that none keeps another's refusals out of the log.
     refusals: HashMap<Domid, Throttle>,
+    series: Series,
+    exporter: Exporter,
 }
 
 impl<C: Carrier, K: Keeper> Core<C, K> {
     /// Of a registrar that knows of nothing and whose constructs are kept by `keeper`.
-    fn new(signals: Signals, config: Config, keeper: K, carrier: C, patience: Duration) -> Self {
+    ///
+    /// # Errors
+    /// What epoll says.
+    fn new(
+        signals: Signals,
+        config: Config,
+        keeper: K,
+        carrier: C,
+        patience: Duration,
+    ) -> Result<Self, Errno> {
         let settings = config.settings();
         let mut registrar = Registrar::with_keeper(System::new(settings.raised), keeper);
         registrar.set_policy(settings.policy.clone());
-        Self {
+        let mut exporter = Exporter::new("backend")?;
+        exporter.listen(settings.metrics.as_ref());
+        Ok(Self {
             signals,
             config,
             registrar,
             links: Links::new(carrier, patience),
             refusals: HashMap::new(),
-        }
+            series: Series::new(),
+            exporter,
+        })
     }
 
     /// Does what signals tell; returns whether it is to stop.
@@ -103,11 +120,19 @@ impl<C: Carrier, K: Keeper> Core<C, K> {
                     if let Some(settings) = self.config.reload() {
                         self.registrar.environment_mut().raise(settings.raised);
                         self.registrar.set_policy(settings.policy.clone());
+                        self.exporter.listen(settings.metrics.as_ref());
                     }
                 }
             }
         }
         false
+    }
+
+    /// Answers who wants to read numbers.
+    fn tell_numbers(&mut self) {
+        let (series, registrar) = (&self.series, &self.registrar);
+        self.exporter
+            .serve(|| series.text(registrar.domains(), |kind| registrar.constructs(kind)));
     }
 
     /// Does what there is to do until it is time to wait again.
@@ -124,6 +149,7 @@ impl<C: Carrier, K: Keeper> Core<C, K> {
                         self.registrar.handle(domid, &request, &mut self.links)
                     };
                     self.log_refusal();
+                    self.series.asked.note(request.op, answer.errno);
                     tracing::trace!(domid, op = request.op, errno = answer.errno, "request");
                     self.links.answer(domid, &answer);
                 }
@@ -136,6 +162,7 @@ impl<C: Carrier, K: Keeper> Core<C, K> {
         let Some(refusal) = self.registrar.take_refusal() else {
             return;
         };
+        self.series.refusals.inc();
         if self.refusals.len() >= REFUSED {
             let links = &self.links;
             self.refusals
@@ -163,6 +190,7 @@ impl<C: Carrier, K: Keeper> Core<C, K> {
         let Some((name, pid)) = self.links.remove(domid) else {
             return;
         };
+        self.series.gone.inc();
         match errno {
             Errno::CONNRESET | Errno::PIPE => tracing::info!(domid, name, pid, "domain gone"),
             Errno::PROTO | Errno::MFILE => tracing::error!(

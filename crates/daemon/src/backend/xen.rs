@@ -32,6 +32,7 @@ use vshmem_registry::xenstore::{Announcement, Books, KeptDomain, XenStore, paths
 
 const SIGNALS: u64 = 0;
 const STORE: u64 = 1;
+const METRICS: u64 = 2;
 
 /// Characters of a domain's name that are kept.
 const NAME: usize = 64;
@@ -93,10 +94,12 @@ impl Backend {
         let books = Books::open(store.clone())?;
         let mut carrier = Mailboxes::new(store.clone(), books.clone())?;
         carrier.pump()?;
+        let core = Core::new(signals, config, books.clone(), carrier, patience)?;
+        epoll.add(&core.exporter, METRICS, EventFlags::IN)?;
         let mut backend = Self {
             epoll,
             store,
-            core: Core::new(signals, config, books.clone(), carrier, patience),
+            core,
             books,
             generation: server::random(),
             enrolled: BTreeMap::new(),
@@ -155,7 +158,14 @@ impl Backend {
                 .carrier()
                 .is_busy()
                 .then_some(Duration::ZERO);
-            let has_signal = self.epoll.wait(timeout)?.any(|(token, _)| token == SIGNALS);
+            let (mut has_signal, mut is_read) = (false, false);
+            for (token, _) in self.epoll.wait(timeout)? {
+                has_signal |= token == SIGNALS;
+                is_read |= token == METRICS;
+            }
+            if is_read {
+                self.core.tell_numbers();
+            }
             if has_signal && self.core.take_signals() {
                 // Guests need not find out by waiting for an answer.
                 return self.store.rm(paths::BACKEND);

@@ -11,6 +11,7 @@ use super::constructs::Known;
 use super::domain::{Domain, seconds};
 use super::shared::Shared;
 use super::undoers::Fate;
+use prometheus_client::metrics::counter::Counter;
 use rustix::io::Errno;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -112,11 +113,16 @@ impl Domain {
 
     /// Wakes those of this domain for whom a doorbell was rung. `false`: it is being rung again.
     pub fn answer_bells(&mut self) -> bool {
-        self.bells.answer(&self.waits)
+        let (waits, woken) = (&self.waits, &self.counts.woken);
+        self.bells.answer(|slot| {
+            woken.inc();
+            waits.wake(slot);
+        })
     }
 
     /// Wakes who sleeps in a slot of a domain's wait page, for something that was done in `id`.
     fn wake(&self, id: i32, domid: Domid, slot: u32) {
+        self.counts.woke.inc();
         if domid == self.domid {
             self.waits.wake(slot);
         } else {
@@ -311,6 +317,11 @@ impl Domain {
             .any(|pending| pending.construct() == Some(id) && !of_dead_domain(pending))
     }
 
+    /// How much is still to be done.
+    pub fn pending_count(&self) -> usize {
+        self.pending.len()
+    }
+
     /// Whether something is pending.
     pub fn has_pending(&self) -> bool {
         !self.pending.is_empty()
@@ -325,9 +336,13 @@ impl Domain {
         let mut busy: Vec<i32> = Vec::new();
         for mut pending in std::mem::take(&mut self.pending) {
             let done = match &mut pending {
-                &mut Pending::CleanUp(id, token) => self.clean_up(id, Dead::Client(token)),
+                &mut Pending::CleanUp(id, token) => {
+                    let done = self.clean_up(id, Dead::Client(token));
+                    counted(done, &self.counts.after_process)
+                }
                 Pending::Departed(id, domid, epoch, holder) => {
-                    self.clear_domain(*id, Dead::Domain(*domid, *epoch), holder)
+                    let done = self.clear_domain(*id, Dead::Domain(*domid, *epoch), holder);
+                    counted(done, &self.counts.after_domain)
                 }
                 &mut Pending::LookAgain(id) => {
                     self.in_queue(id, |queue, with| queue.look_again(seconds(), with))
@@ -336,7 +351,8 @@ impl Domain {
                     self.in_queue(id, |queue, with| queue.set_limit(qbytes, seconds(), with))
                 }
                 &mut Pending::Undo(id, token, pid) => {
-                    !busy.contains(&id) && self.apply_undo(id, token, pid)
+                    let done = !busy.contains(&id) && self.apply_undo(id, token, pid);
+                    counted(done, &self.counts.undone)
                 }
                 &mut Pending::FreeWaits(token) => self.free(&waiting, token, |held, token| {
                     held.token == token && held.undoer == Token::NONE
@@ -404,6 +420,14 @@ impl Domain {
         self.waits.free(|held| is_of(held, token));
         true
     }
+}
+
+/// Counts what is done.
+fn counted(done: bool, counter: &Counter) -> bool {
+    if done {
+        counter.inc();
+    }
+    done
 }
 
 impl Pending {

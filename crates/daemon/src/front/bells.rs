@@ -15,7 +15,6 @@ use vshmem_abi::Domid;
 use vshmem_abi::doorbell::{BYTES, Page};
 use vshmem_engine::doorbell::Doorbell;
 use vshmem_engine::mapping::{MapError, Mapping};
-use vshmem_engine::wait_page::WaitMaster;
 use vshmem_gnt::{Event, GrantRef, LocalPort, Port, PortError, Region, RegionOptions};
 
 /// How often a doorbell is answered before others get their turn.
@@ -335,9 +334,9 @@ impl<R: Region> Bells<R> {
         }
     }
 
-    /// Wakes those who were rung for. `false`: somebody rings without end, or so it seems, and it is for
+    /// Wakes those who were rung for, by the slots that they have. `false`: somebody rings without end, or so it seems, and it is for
     /// others to have their turn first.
-    pub fn answer(&mut self, waits: &WaitMaster) -> bool {
+    pub fn answer(&mut self, wake: impl Fn(u32)) -> bool {
         let mut all = true;
         for bell in self.all.iter_mut().filter(|bell| bell.rung) {
             let map = &bell.map;
@@ -347,7 +346,7 @@ impl<R: Region> Bells<R> {
             };
             answers.wake();
             for _ in 0..ROUNDS {
-                answers.answer(|slot| waits.wake(slot));
+                answers.answer(&wake);
                 bell.rung = !answers.sleep();
                 if !bell.rung {
                     break;

@@ -14,6 +14,7 @@ use super::peers::Peers;
 use super::resuming::Partners;
 use super::shared::Shared;
 use super::undoers::Undoers;
+use crate::metrics::counts::Counts;
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 use std::collections::{BTreeMap, VecDeque};
@@ -76,6 +77,8 @@ pub struct Domain {
     pub unwanted: Vec<i32>,
     /// How constructs came to their end.
     pub ended: Ends,
+    /// What is counted.
+    pub counts: Counts,
     /// The last constructs that were forgotten because their owner domain is gone.
     lost: VecDeque<i32>,
     /// Constructs that are no more, while a client of ours still counts an attachment.
@@ -111,6 +114,7 @@ impl Domain {
             orphaned: Vec::new(),
             unwanted: Vec::new(),
             ended: Ends::default(),
+            counts: Counts::default(),
             lost: VecDeque::new(),
             gone: Vec::new(),
             buried: Vec::new(),
@@ -332,6 +336,9 @@ impl Domain {
         match State::from_raw(meta.state) {
             State::Free => self.forget(meta.id),
             State::Lost => {
+                if before.state != State::Lost as u32 {
+                    self.counts.lost.inc();
+                }
                 self.bells.give_up_with(meta.owner);
                 self.ended.note_silent(meta, seconds());
                 self.constructs.update(slot, meta);
@@ -569,7 +576,7 @@ pub(super) fn now() -> i64 {
 }
 
 /// Seconds since the epoch.
-pub(super) fn seconds() -> i64 {
+pub fn seconds() -> i64 {
     now() / 1_000_000_000
 }
 

@@ -91,11 +91,7 @@ impl Domain {
             abi: ABI_VERSION,
             pid: rustix::process::getpid().as_raw_nonzero().get(),
             since: identity.since,
-            port: match self.port {
-                AnyPort::Host(_) => "host",
-                AnyPort::Xen(_) => "xen",
-            }
-            .to_owned(),
+            port: name_of(&self.port).to_owned(),
             clients: self.clients.iter().filter(|(_, c)| is_there(c)).count() as u64,
             waiting: self
                 .waits
@@ -193,8 +189,16 @@ impl Domain {
     }
 }
 
+/// What a port is called.
+pub const fn name_of(port: &AnyPort) -> &'static str {
+    match port {
+        AnyPort::Host(_) => "host",
+        AnyPort::Xen(_) => "xen",
+    }
+}
+
 /// Pages that count as granted of a construct.
-fn granted(known: &Known) -> u64 {
+pub fn granted(known: &Known) -> u64 {
     let each = known
         .source()
         .map_or(0, |source| pages(source.len).unwrap_or(0));

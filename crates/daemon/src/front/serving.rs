@@ -9,6 +9,8 @@ use super::creds::{Caller, Received, Receiver, errno_of};
 use super::report::{self, Identity};
 use super::requests::{Asker, Service};
 use crate::config::Config;
+use crate::metrics::exporter::Exporter;
+use crate::metrics::front::Series;
 use crate::server::{Epoll, Listener, Signals, Told};
 use crate::throttle::Throttle;
 use rustix::event::epoll::EventFlags;
@@ -27,6 +29,7 @@ use vshmem_gnt::{Port, Region};
 const SIGNALS: u64 = 0;
 const LISTENER: u64 = 1;
 const LINK: u64 = 2;
+const METRICS: u64 = 3;
 const RESERVED: u64 = 15;
 const PIDFD: u64 = 1 << 63;
 /// A pidfd of a process with undo: the rest of the token is its undo token's serial.
@@ -119,6 +122,8 @@ pub struct Front {
     garbage: Throttle,
     full: Throttle,
     identity: Identity,
+    series: Series,
+    exporter: Exporter,
 }
 
 impl Front {
@@ -141,7 +146,12 @@ impl Front {
         if let Some(link) = service.link.fd() {
             epoll.add(link, LINK, EventFlags::IN)?;
         }
+        let mut exporter = Exporter::new(&identity.name)?;
+        exporter.listen(config.settings().metrics.as_ref());
+        epoll.add(&exporter, METRICS, EventFlags::IN)?;
         Ok(Self {
+            series: Series::new(&service.domain, &identity),
+            exporter,
             epoll,
             listener,
             signals,
@@ -195,6 +205,7 @@ impl Front {
                     SIGNALS => self.take_signals(),
                     LISTENER => self.accept(),
                     LINK => self.service.answer_back_end(),
+                    METRICS => self.tell_numbers(),
                     undoer if undoer & UNDOER != 0 => {
                         self.service.domain.undoer_ended(undoer & !UNDOER);
                     }
@@ -234,10 +245,19 @@ impl Front {
                 Told::Reload => {
                     if let Some(settings) = self.config.reload() {
                         self.service.domain.configure(settings);
+                        self.exporter.listen(settings.metrics.as_ref());
                     }
                 }
             }
         }
+    }
+
+    fn tell_numbers(&mut self) {
+        let Service { domain, link, .. } = &self.service;
+        let (series, identity) = (&self.series, &self.identity);
+        let connected = link.fd().is_some();
+        self.exporter
+            .serve(|| series.text(domain, identity, connected));
     }
 
     /// Does what could wait until a client had its answer.
@@ -395,7 +415,9 @@ impl Front {
                 None => return Outcome::Drop("an unknown kind of construct"),
             },
         };
-        Outcome::Answer(answered.unwrap_or_else(Answer::from))
+        let answer = answered.unwrap_or_else(Answer::from);
+        self.series.asked.note(request.op, answer.reply.errno);
+        Outcome::Answer(answer)
     }
 
     /// Remembers whose process a client is with the first request that tells.

@@ -57,6 +57,16 @@ impl<E: Environment, K: Keeper> Registrar<E, K> {
         }
     }
 
+    /// How many domains are enrolled.
+    pub fn domains(&self) -> usize {
+        self.domains.len()
+    }
+
+    /// How many constructs of a kind there are.
+    pub fn constructs(&self, kind: Kind) -> u64 {
+        self.table.totals(kind).used
+    }
+
     /// What it has from outside, to change.
     pub fn environment_mut(&mut self) -> &mut E {
         &mut self.env

@@ -36,7 +36,7 @@ impl World {
         let signals = Signals::from(stop.try_clone().unwrap());
         let thread = std::thread::spawn(move || {
             let carrier = Sockets::new(hub);
-            let core = Core::new(signals, Config::default(), NoKeeper, carrier, patience);
+            let core = Core::new(signals, Config::default(), NoKeeper, carrier, patience).unwrap();
             Backend::new(listener, core)?.serve()
         });
         Self {

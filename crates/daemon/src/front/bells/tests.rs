@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use std::sync::atomic::Ordering::Relaxed;
 use vshmem_abi::doorbell::RUNG;
 use vshmem_abi::token::Token;
+use vshmem_engine::wait_page::WaitMaster;
 use vshmem_engine::wait_page::WaitPage;
 use vshmem_gnt::host::hub::{HubHandle, serve};
 use vshmem_gnt::host::{HostPort, HostRegion};
@@ -77,7 +78,7 @@ impl Domain {
     }
 
     fn answer(&mut self) {
-        assert!(self.bells.answer(&self.waits));
+        assert!(self.bells.answer(|slot| self.waits.wake(slot)));
     }
 
     fn end_those_over(&mut self) -> usize {
