@@ -39,7 +39,8 @@ impl PageMaster {
         // writable for the sealing test, even one made without PROT_WRITE.
         let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
         let reading = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-        let map = Mapping::new(reading.as_fd(), false)?;
+        let map = Mapping::<ClientPage>::new(reading.as_fd(), false)?;
+        map.settle();
         Ok(Self { fd, map })
     }
 
