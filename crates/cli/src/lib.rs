@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The command `vshmem`: runs programs in a domain (`run`), stops domains (`down`), shows, makes and
-//! removes constructs (`ls`, `stat`, `mk`, `rm`), shows and waits for domains (`peers`, `wait`), tells what
+//! removes constructs (`ls`, `stat`, `mk`, `rm`), shows and waits for domains (`peers`, `wait`), shows all in the terminal (`top`), tells what
 //! a configuration lets domains do (`policy`) and looks for what is wrong (`doctor`). It starts daemons and talks to them with the messages of
 //! [`vshmem_abi::wire`]; no semantics of System V are decided here.
 
@@ -20,6 +20,7 @@ mod show;
 mod start;
 mod stat;
 mod survey;
+mod top;
 mod wait;
 mod world;
 
@@ -51,6 +52,8 @@ enum Action {
     Rm(rm::Args),
     /// List the domains, and what they have used up
     Peers(peers::Args),
+    /// Watch domains and constructs in the terminal
+    Top(top::Args),
     /// Wait until a domain is ready or a key is there
     Wait(wait::Args),
     /// Check a vshmem.toml, and show what it lets each domain do
@@ -188,6 +191,7 @@ pub fn main() -> i32 {
         Action::Mk(args) => mk::mk(&args),
         Action::Rm(args) => rm::rm(&args),
         Action::Peers(args) => peers::peers(&args),
+        Action::Top(args) => top::top(&args),
         Action::Wait(args) => wait::wait(&args),
         Action::Policy(args) => policy::policy(&args),
         Action::Doctor(args) => doctor::doctor(&args),
