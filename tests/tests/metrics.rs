@@ -106,6 +106,10 @@ fn numbers_change_with_what_programs_do() {
         one(&world, "backend", "vshmem_backend_domains_gone_total"),
         1
     );
+    // And the back-end.
+    world.kill_and_wait("backend");
+    let connected = || one(&world, "b", "vshmem_backend_connected");
+    wait_until("the link is lost", || connected() == 0);
 }
 
 #[test]

@@ -255,7 +255,7 @@ impl Front {
     fn tell_numbers(&mut self) {
         let Service { domain, link, .. } = &self.service;
         let (series, identity) = (&self.series, &self.identity);
-        let connected = link.fd().is_some();
+        let connected = link.is_up();
         self.exporter
             .serve(|| series.text(domain, identity, connected));
     }

@@ -104,6 +104,11 @@ impl Link {
         self.transport.as_ref().map(|transport| transport.fd())
     }
 
+    /// Whether there is a back-end that this domain talks to, as far as is known.
+    pub fn is_up(&self) -> bool {
+        self.transport.as_ref().is_some_and(|t| t.is_up())
+    }
+
     /// Whether there is something to attend to of which the descriptor does not tell.
     pub fn holds_more(&self) -> bool {
         self.transport.as_ref().is_some_and(|t| t.holds_more())
