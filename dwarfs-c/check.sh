@@ -207,6 +207,7 @@ refused() {
 for program in sync semsync msgsync; do
 	ends_well "$program" pair $program --size 1000 --iters 500 --batches 5
 done
+ends_well costs pair costs --size 10000 --iters 20
 for kind in tcp udp unix pipe; do
 	$all || continue
 	ends_well "socket $kind" sockets $kind --size 1000 --iters 100
@@ -238,7 +239,7 @@ if ! $all; then
 	sum_up
 	exit
 fi
-for program in sync semsync msgsync socket; do
+for program in sync semsync msgsync costs socket; do
 	refused $program "--size 0"
 done
 for dwarf in blas1 blas2 blas3 laplace pi md; do

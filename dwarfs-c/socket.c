@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-/* Socket: a chunk of data goes back and forth between two processes through TCP or UDP on the
- * loopback interface, or, beside them, through a Unix socket or a pair of pipes. The counterpart
+/* Socket: a chunk of data goes back and forth between two processes through TCP or UDP, on the
+ * loopback interface unless an address is given, or, beside them, through a Unix socket or a pair of pipes. The counterpart
  * of sync.c: each side fills the chunk at its turn, a turn is one way, and the first turns are
  * checked and not timed. */
 #include "common/measure.h"
@@ -32,20 +32,32 @@ struct way {
 
 __attribute__((noreturn)) static void usage(void)
 {
-	fprintf(stderr, "usage: socket tcp|udp server|client --port PORT [OPTIONS]\n"
+	fprintf(stderr, "usage: socket tcp|udp server|client --port PORT [--host ADDRESS] [OPTIONS]\n"
 			"       socket unix|pipe server|client --path PATH [OPTIONS]\n"
 			"options: [--size BYTES] [--iters N] [--batches N] [--pin]\n"
-			"Start the server first; with --port 0 it takes a free port and says which.\n");
+			"Start the server first; with --port 0 it takes a free port and says which. --host\n"
+			"is the IPv4 address of the server, for both; without it they are on one host.\n");
 	exit(2);
 }
 
-static struct sockaddr_in loopback(uint16_t port)
+/* Where the server is. */
+struct place {
+	const char *host;
+	long port;
+	const char *path;
+};
+
+static struct sockaddr_in internet(const struct place *place)
 {
-	return (struct sockaddr_in){
+	struct sockaddr_in address = {
 		.sin_family = AF_INET,
-		.sin_port = htons(port),
+		.sin_port = htons((uint16_t)place->port),
 		.sin_addr.s_addr = htonl(INADDR_LOOPBACK),
 	};
+
+	if (place->host && inet_pton(AF_INET, place->host, &address.sin_addr) != 1)
+		fail("--host %s: not an IPv4 address such as 192.0.2.1", place->host);
+	return address;
 }
 
 static void no_delay(int fd)
@@ -83,15 +95,15 @@ static int accept_one(int fd)
 }
 
 /* A socket that is connected to the one client that comes by TCP or UDP. */
-static int serve_port(int type, uint16_t port)
+static int serve_port(int type, const struct place *place)
 {
-	struct sockaddr_in address = loopback(port);
+	struct sockaddr_in address = internet(place);
 	socklen_t length = sizeof address;
 	char first;
 	int fd = new_socket(AF_INET, type);
 
 	if (bind(fd, (struct sockaddr *)&address, sizeof address) < 0)
-		fail("bind to port %u: %s", port, strerror(errno));
+		fail("bind to port %ld: %s", place->port, strerror(errno));
 	if (type == SOCK_STREAM && listen(fd, 1) < 0)
 		fail("listen: %s", strerror(errno));
 	if (getsockname(fd, (struct sockaddr *)&address, &length) < 0)
@@ -111,13 +123,14 @@ static int serve_port(int type, uint16_t port)
 	return fd;
 }
 
-static int reach_port(int type, uint16_t port)
+static int reach_port(int type, const struct place *place)
 {
-	struct sockaddr_in address = loopback(port);
+	struct sockaddr_in address = internet(place);
 	int fd = new_socket(AF_INET, type);
 
 	if (connect(fd, (struct sockaddr *)&address, sizeof address) < 0)
-		fail("connect to port %u: %s; is the server there?", port, strerror(errno));
+		fail("connect to port %ld: %s; is the server there?", place->port,
+		     strerror(errno));
 	return fd;
 }
 
@@ -253,17 +266,17 @@ static uint64_t take_turns(void *with, uint64_t turns)
 }
 
 /* Connects the two as `kind` says. */
-static struct way connected(const char *kind, bool client, long port, const char *path)
+static struct way connected(const char *kind, bool client, const struct place *place)
 {
 	int type = strcmp(kind, "udp") == 0 ? SOCK_DGRAM : SOCK_STREAM;
 	int fd;
 
 	if (strcmp(kind, "pipe") == 0)
-		return pipes(client, path);
+		return pipes(client, place->path);
 	if (strcmp(kind, "unix") == 0)
-		fd = client ? reach_unix(path) : serve_unix(path);
+		fd = client ? reach_unix(place->path) : serve_unix(place->path);
 	else
-		fd = client ? reach_port(type, (uint16_t)port) : serve_port(type, (uint16_t)port);
+		fd = client ? reach_port(type, place) : serve_port(type, place);
 	return (struct way){.in = fd, .out = fd};
 }
 
@@ -271,6 +284,7 @@ int main(int argc, char **argv)
 {
 	static const struct option options[] = {
 		{"port", required_argument, NULL, 'p'}, {"path", required_argument, NULL, 'f'},
+		{"host", required_argument, NULL, 'h'},
 		{"size", required_argument, NULL, 's'}, {"iters", required_argument, NULL, 'n'},
 		{"batches", required_argument, NULL, 'b'}, {"pin", no_argument, NULL, 'c'},
 		{0},
@@ -278,18 +292,21 @@ int main(int argc, char **argv)
 	struct measure measured = {.iters = 10000, .batches = 1};
 	struct side side = {.size = 8, .check = true};
 	bool by_port, by_path, on_own_core = false;
-	const char *path = NULL, *kind;
-	long port = -1;
+	struct place place = {.port = -1};
+	const char *kind;
 	int option;
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		switch (option) {
 		case 'p':
-			port = (long)number(optarg, 0, UINT16_MAX, usage);
+			place.port = (long)number(optarg, 0, UINT16_MAX, usage);
 			break;
 		case 'f':
-			path = optarg;
+			place.path = optarg;
+			break;
+		case 'h':
+			place.host = optarg;
 			break;
 		case 's':
 			side.size = number(optarg, 1, UINT64_C(1) << 30, usage);
@@ -312,7 +329,8 @@ int main(int argc, char **argv)
 	kind = argv[optind];
 	by_port = strcmp(kind, "tcp") == 0 || strcmp(kind, "udp") == 0;
 	by_path = strcmp(kind, "unix") == 0 || strcmp(kind, "pipe") == 0;
-	if (!(by_port && port >= 0 && !path) && !(by_path && path && port < 0))
+	if (!(by_port && place.port >= 0 && !place.path) &&
+	    !(by_path && place.path && place.port < 0 && !place.host))
 		usage();
 	side.client = strcmp(argv[optind + 1], "client") == 0;
 	if (!side.client && strcmp(argv[optind + 1], "server") != 0)
@@ -327,7 +345,7 @@ int main(int argc, char **argv)
 		pin(side.client);
 	signal(SIGPIPE, SIG_IGN);
 	watch();
-	side.way = connected(kind, side.client, port, path);
+	side.way = connected(kind, side.client, &place);
 	take_turns(&side, WARM_UP);
 	side.check = false;
 	measure(&measured, take_turns, &side);

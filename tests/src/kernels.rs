@@ -26,7 +26,22 @@ pub fn differ() -> bool {
     are_separate() || crate::in_guests()
 }
 
-/// How much is done of what is done `all` times where they do not: the rest would show nothing new.
+/// How much is done of what is done `all` times where they do not: the rest would show nothing new,
+/// and guests are slow where they are emulated.
 pub fn share(all: u32) -> u32 {
-    if are_separate() { all.div_ceil(5) } else { all }
+    if crate::in_guests() {
+        all.div_ceil(100)
+    } else if are_separate() {
+        all.div_ceil(5)
+    } else {
+        all
+    }
+}
+
+/// The [`share`] of `all`, in portions of up to `most`.
+pub fn portions(all: u32, most: u32) -> impl Iterator<Item = u32> {
+    let share = share(all);
+    (0..share)
+        .step_by(most as usize)
+        .map(move |done| most.min(share - done))
 }

@@ -117,13 +117,15 @@ pub fn stdout_of(command: Command) -> String {
     String::from_utf8(succeed(command).stdout).expect("UTF-8 output")
 }
 
-/// Waits until `condition` holds; a minute without it is a failure, not a slow machine.
+/// Waits until `condition` holds; a minute without it, or five in a guest, which may be emulated, is a
+/// failure, not a slow machine.
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
+    let patience = Duration::from_secs(if in_guests() { 300 } else { 60 });
     while !condition() {
         assert!(
-            start.elapsed() < Duration::from_secs(60),
-            "waited a minute in vain until {what}"
+            start.elapsed() < patience,
+            "waited {patience:?} in vain until {what}"
         );
         std::thread::sleep(Duration::from_millis(2));
     }

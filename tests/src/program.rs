@@ -107,7 +107,7 @@ pub fn in_own_namespace(command: &Command) -> Command {
 fn kept_natively<'a>(program: &str, scenario: &'a str) -> (PathBuf, Vec<&'a str>) {
     let program = cc(program);
     let args: Vec<_> = scenario.split(' ').collect();
-    if !kernels::are_separate() {
+    if !kernels::differ() {
         let mut command = native(&program);
         command.args(&args);
         succeed_silently(command);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A world: a back-end and domains, in which a test runs its programs.
 
-use crate::guests::{ENV_GUESTS, host_of};
+use crate::guests::{ENV_GUESTS, ENV_KINDS, host_of};
 use crate::{bin, cc, kernels, succeed, wait_until};
 use nix::sys::signal::Signal;
 use std::ffi::OsStr;
@@ -183,12 +183,15 @@ impl World {
         );
     }
 
-    /// Removes all routed constructs: other tests use the same guests.
+    /// Removes all routed constructs, of the kinds that are the test's: other tests use the same guests.
     fn remove_all(&self) -> Result<(), String> {
+        let kinds = std::env::var(ENV_KINDS).unwrap_or_default();
+        let kinds: Vec<_> = kinds.split_whitespace().collect();
         let mut remover = self.preload("a", "all,private", cc("remove_all"));
+        remover.args(&kinds);
         let ended = remover.status().map_err(|e| e.to_string())?;
         let left = self
-            .vshmem(&["ls", "--domain", "a"])
+            .vshmem(&[&["ls", "--domain", "a"], &kinds[..]].concat())
             .output()
             .map_err(|e| e.to_string())?;
         let left = String::from_utf8_lossy(&left.stdout).into_owned();

@@ -2,7 +2,7 @@
 //! Message queues: each program first with the kernel's own calls, then routed.
 
 use vshmem_tests::actor::Actor;
-use vshmem_tests::kernels::share;
+use vshmem_tests::kernels::portions;
 use vshmem_tests::program::{is_root, kept_natively_and_routed, succeed_silently};
 use vshmem_tests::{World, cc};
 
@@ -78,8 +78,8 @@ vshmem_tests::scenarios! {
 
 /// Signals at random moments: 110,000 in all, in portions for the sake of slow machines.
 fn interrupted(scenario: &str, signals: u32, at_a_time: u32) {
-    for seed in 0..share(signals / at_a_time) {
-        kept_natively_and_routed("msg_interrupted", &format!("{scenario} {at_a_time} {seed}"));
+    for (seed, signals) in portions(signals, at_a_time).enumerate() {
+        kept_natively_and_routed("msg_interrupted", &format!("{scenario} {signals} {seed}"));
     }
 }
 

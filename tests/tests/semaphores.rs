@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Semaphore sets: each program first with the kernel's own calls, then routed.
 
-use vshmem_tests::kernels::share;
+use vshmem_tests::kernels::portions;
 use vshmem_tests::program::{is_root, kept_natively_and_routed};
 
 vshmem_tests::scenarios! {
@@ -69,8 +69,8 @@ vshmem_tests::scenarios! {
 
 /// Signals at random moments: 110,000 in all, 5,000 at a time for the sake of slow machines.
 fn interrupted(scenario: &str, signals: u32) {
-    for seed in 0..share(signals / 5000) {
-        kept_natively_and_routed("sem_interrupted", &format!("{scenario} 5000 {seed}"));
+    for (seed, signals) in portions(signals, 5000).enumerate() {
+        kept_natively_and_routed("sem_interrupted", &format!("{scenario} {signals} {seed}"));
     }
 }
 

@@ -14,6 +14,8 @@ use crate::shm::{ShmCtl, to_shmid_ds};
 use crate::sys::{self, NoCancel};
 use libc::{msginfo, msqid_ds, seminfo, shmid_ds};
 use std::ffi::{c_int, c_void};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use vshmem_abi::Kind;
 use vshmem_abi::limits::{MsgLimits, SemLimits, ShmLimits};
 use vshmem_abi::wire::{Op, QueueStat, Reply, Request, STAT_ANY, STAT_INDEX, Stat, Totals};
@@ -222,18 +224,38 @@ pub unsafe fn queues(real: MsgCtl, index: c_int, cmd: c_int, buf: *mut msqid_ds)
     }
 }
 
-/// Indexes from here on are routed ones.
-fn base(kind: Kind) -> u64 {
+/// Indexes from here on are routed ones, as the last `*_INFO` of this process had it: the indexes behind an
+/// answer belong to that answer, whoever raises a limit meanwhile, and a listing has tens of thousands of
+/// them, each of which would read the limit anew. 0 is none yet.
+fn last_base(kind: Kind) -> &'static AtomicU64 {
+    static SEGMENTS: AtomicU64 = AtomicU64::new(0);
+    static SETS: AtomicU64 = AtomicU64::new(0);
+    static QUEUES: AtomicU64 = AtomicU64::new(0);
     match kind {
+        Kind::Shm => &SEGMENTS,
+        Kind::Sem => &SETS,
+        Kind::Msg => &QUEUES,
+    }
+}
+
+/// Indexes from here on are routed ones in what is listed from now on.
+fn new_base(kind: Kind) -> u64 {
+    let base = match kind {
         Kind::Shm => ShmLimits::read_mni(),
         Kind::Sem => SemLimits::read().mni,
         Kind::Msg => MsgLimits::read().mni,
-    }
+    };
+    last_base(kind).store(base, Relaxed);
+    base
 }
 
 fn routed_index(kind: Kind, index: c_int) -> Option<c_int> {
     let index = u64::try_from(index).ok()?;
-    c_int::try_from(index.checked_sub(base(kind))?).ok()
+    let base = match last_base(kind).load(Relaxed) {
+        0 => new_base(kind),
+        base => base,
+    };
+    c_int::try_from(index.checked_sub(base)?).ok()
 }
 
 /// Looks at the construct with this index among the routed ones, and has it shown; returns its id.
@@ -264,6 +286,6 @@ fn totals(kind: Kind) -> Totals {
 fn highest_index(kind: Kind, kernels: c_int, routed: &Totals) -> c_int {
     match routed.indices {
         0 => kernels,
-        indices => c_int::try_from(base(kind).saturating_add(indices - 1)).unwrap_or(kernels),
+        indices => c_int::try_from(new_base(kind).saturating_add(indices - 1)).unwrap_or(kernels),
     }
 }

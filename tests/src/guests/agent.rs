@@ -4,7 +4,7 @@
 use super::{Answer, Ask, Connection, PORT, Program, hear, say};
 use crate::conform::process::{Here, Silence};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigHandler, Signal, kill};
 use nix::unistd::Pid;
 use std::collections::HashMap;
 use std::io::{self, BufReader, Read, Write};
@@ -23,6 +23,11 @@ type Children = Arc<Mutex<(u64, HashMap<u64, Here>)>>;
 /// # Errors
 /// What listening says.
 pub fn serve() -> io::Result<()> {
+    // A shell has what it starts in the background ignore these, and so would all that is started here.
+    for signal in [Signal::SIGINT, Signal::SIGQUIT] {
+        // SAFETY: sets a default action; nothing of this process handles the signal.
+        unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) }?;
+    }
     let listener = TcpListener::bind(("0.0.0.0", PORT))?;
     println!("agent: serving");
     let children = Children::default();

@@ -23,6 +23,9 @@ use std::process::Command;
 
 /// Where domains are.
 pub const ENV_GUESTS: &str = "VSHMEM_TEST_GUESTS";
+/// Of which kinds a test makes constructs, as options of `vshmem ls` (`-s`), where tests of other kinds
+/// run in another guest at the same time.
+pub const ENV_KINDS: &str = "VSHMEM_TEST_KINDS";
 /// Where the compiled programs of `tests/c` are, in every guest.
 pub const ENV_PROGRAMS: &str = "VSHMEM_TEST_PROGRAMS";
 /// The port on which agents wait.

@@ -5,7 +5,7 @@
 mod lives;
 mod shared;
 
-use super::{Answer, Ask, Connection, ENV_GUESTS, ENV_PROGRAMS, Program};
+use super::{Answer, Ask, Connection, ENV_GUESTS, ENV_KINDS, ENV_PROGRAMS, Program};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -120,12 +120,35 @@ impl Suite {
 
     /// The tests that the host port passes: each guest alone, and the first two against each other.
     fn same_binaries(&mut self) {
-        let alone = [
-            ("semaphores", vec![]),
-            ("queues", vec![]),
-            ("lifecycle", vec!["--skip", "domain", "--skip", "namespace"]),
-            ("permissions", vec![]),
-        ];
+        // Two guests alone at once, each on a processor, must not see each other's constructs: they are
+        // of different kinds.
+        let life = ["--skip", "domain", "--skip", "namespace"];
+        let [sets, queues] = [("semaphores", "-s"), ("queues", "-q")];
+        let [life, permissions] = [("lifecycle", &life[..]), ("permissions", &[])];
+        for ((one, one_kind), (other, other_kind)) in [(sets, queues), (queues, sets)] {
+            let guests = [(1, one, one_kind), (2, other, other_kind)];
+            let started = guests.map(|(guest, binary, kinds)| {
+                let name = format!("dom{guest} alone, {binary}");
+                let connection = self
+                    .wants(&name)
+                    .then(|| self.binary(guest, binary, &[], "a=", kinds));
+                (name, connection)
+            });
+            for (name, connection) in started {
+                connection
+                    .into_iter()
+                    .for_each(|connection| self.judge(&name, connection));
+            }
+        }
+        for guest in [1, 2] {
+            for (binary, filters) in [life, permissions] {
+                let name = format!("dom{guest} alone, {binary}");
+                if self.wants(&name) {
+                    let connection = self.binary(guest, binary, filters, "a=", "");
+                    self.judge(&name, connection);
+                }
+            }
+        }
         let both = [
             (
                 "sem_domains",
@@ -140,34 +163,31 @@ impl Suite {
             ("sem_conformance", vec!["routed_calls"]),
             ("msg_conformance", vec!["routed_calls"]),
         ];
-        for (binary, filters) in alone {
-            // Both at once: each has a processor.
-            let names = [1, 2].map(|guest| (guest, format!("dom{guest} alone, {binary}")));
-            let wanted = names.into_iter().filter(|(_, name)| self.wants(name));
-            let started = wanted.map(|(guest, name)| {
-                let connection = self.binary(guest, binary, &filters, "a=");
-                (name, connection)
-            });
-            for (name, connection) in started.collect::<Vec<_>>() {
-                self.judge(&name, connection);
-            }
-        }
         for (binary, filters) in both {
             let name = format!("dom1 and dom2, {binary}");
             if self.wants(&name) {
                 let guests = format!("a= b={}", self.host(2));
-                let connection = self.binary(1, binary, &filters, &guests);
+                let connection = self.binary(1, binary, &filters, &guests, "");
                 self.judge(&name, connection);
             }
         }
     }
 
-    /// Starts a test binary in a guest; `guests` says where its domains are.
-    fn binary(&self, guest: usize, name: &str, filters: &[&str], guests: &str) -> Connection {
+    /// Starts a test binary in a guest; `guests` says where its domains are, `kinds` of which kinds it makes
+    /// constructs ([`ENV_KINDS`]).
+    fn binary(
+        &self,
+        guest: usize,
+        name: &str,
+        filters: &[&str],
+        guests: &str,
+        kinds: &str,
+    ) -> Connection {
         let mut program = plain(&[&format!("{LAB}/{name}"), "--test-threads=1"]);
         program.argv.extend(filters.iter().map(|f| (*f).to_owned()));
         let env = [
             (ENV_GUESTS, guests),
+            (ENV_KINDS, kinds),
             (ENV_PROGRAMS, LAB),
             ("VSHMEM_BIN_DIR", LAB),
             ("VSHMEM_CONFORM_CASES", CASES),

@@ -5,10 +5,13 @@
 //! `debian` fetches packages, `image` and `libraries` say what is in the domains, `tree` makes
 //! archives of that, `machine` runs QEMU, `stream` takes apart what the domains say, `session`
 //! decides what follows from it, `report` counts what Xen lists, and `run` has one follow the other.
-//! `suite` puts together and runs the tests between guests.
+//! `suite` puts together and runs the tests between guests, `figures` measures between them; both give
+//! the domains what `files` copies.
 
 mod commands;
 mod debian;
+mod figures;
+mod files;
 mod image;
 mod libraries;
 mod machine;
@@ -47,6 +50,12 @@ pub enum Task {
 
         /// Only the tests with this in their names
         filter: Option<String>,
+    },
+    /// Measure between two guests, by Vshmem and by the network, and write target/lab/figures.json
+    Figures {
+        /// The kind of the guests
+        #[arg(long, value_enum, default_value_t = Kind::Pv)]
+        guest: Kind,
     },
 }
 
@@ -137,6 +146,7 @@ pub fn lab(task: Task) -> Result<ExitCode> {
     match task {
         Task::Run(run) => run::run(&run),
         Task::Shell(setup) => run::shell(&setup).map(|()| ExitCode::SUCCESS),
+        Task::Figures { guest } => figures::run(guest).map(|()| ExitCode::SUCCESS),
         Task::Test { guest, filter } => {
             let mut sum = Sum::default();
             let kinds = guest.map_or(vec![Kind::Pv, Kind::Pvh], |kind| vec![kind]);

@@ -3,10 +3,11 @@
 //! in the guests by agents (`tests/src/guests`); dom0 runs the suite and says how each test went.
 
 use super::Kind;
+use super::files::{copy, fresh};
 use super::place::Place;
 use crate::test::Sum;
 use crate::{Result, project};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 /// The test programs that the suite starts in guests.
@@ -75,12 +76,7 @@ pub fn run(kind: Kind, filter: Option<&str>, sum: &mut Sum) -> Result<()> {
 fn files() -> Result<PathBuf> {
     project::build()?;
     let dir = Place::path()?.join("suite");
-    match std::fs::remove_dir_all(&dir) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            return Err(format!("{}: {e}", dir.display()));
-        }
-        _ => std::fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?,
-    }
+    fresh(&dir)?;
     let bins = project::bin_dir()?;
     for name in ["vshmem", "vshmemd", "libvshmem.so"] {
         copy(&bins.join(name), &dir, name)?;
@@ -93,13 +89,6 @@ fn files() -> Result<PathBuf> {
     programs.arg("programs").arg(&dir);
     project::run(&mut programs)?;
     Ok(dir)
-}
-
-/// Copies a program without what only a debugger wants.
-fn copy(from: &Path, dir: &Path, name: &str) -> Result<()> {
-    let mut strip = Command::new("strip");
-    strip.args(["--strip-debug", "-o"]).arg(dir.join(name));
-    project::run(strip.arg(from))
 }
 
 /// Builds the test programs, the agent and the suite; returns their names and where they are.
