@@ -170,9 +170,9 @@ pub struct Segment {
     pub status: String,
 }
 
-/// What `vshmem ls` shows, asking the daemon of `domain`.
+/// What `vshmem ls -m` shows, asking the daemon of `domain`.
 pub fn segments(world: &World, domain: &str) -> Vec<Segment> {
-    let text = succeed_silently(world.vshmem(&["ls", "--domain", domain]));
+    let text = succeed_silently(world.vshmem(&["ls", "-m", "--domain", domain]));
     let lines = text.lines().skip(1).map(|line| {
         let cells: Vec<_> = line.split_whitespace().collect();
         let [key, id, _, _, _, nattch, status, ..] = cells[..] else {
