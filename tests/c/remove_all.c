@@ -11,11 +11,17 @@
 #include <sys/sem.h>
 #include <sys/shm.h>
 
-union semun {
-	int val;
-	struct semid_ds *buf;
-	struct seminfo *info;
-};
+static int remove_segment(int id) { return shmctl(id, IPC_RMID, NULL); }
+static int remove_set(int id) { return semctl(id, 0, IPC_RMID); }
+static int remove_queue(int id) { return msgctl(id, IPC_RMID, NULL); }
+
+static const struct kind {
+	const char *option;
+	const char *list;
+	int (*remove)(int id);
+} kinds[] = {{"-m", "/proc/sysvipc/shm", remove_segment},
+	     {"-s", "/proc/sysvipc/sem", remove_set},
+	     {"-q", "/proc/sysvipc/msg", remove_queue}};
 
 static int wanted(int argc, char **argv, const char *kind) {
 	for (int i = 1; i < argc; i++)
@@ -24,30 +30,31 @@ static int wanted(int argc, char **argv, const char *kind) {
 	return argc == 1;
 }
 
-int main(int argc, char **argv) {
-	struct shm_info segments;
-	struct seminfo sets;
-	struct msginfo queues;
-	struct shmid_ds segment;
-	struct semid_ds set;
-	struct msqid_ds queue;
-	int last = shmctl(0, SHM_INFO, (struct shmid_ds *)&segments);
-	for (int index = 0; wanted(argc, argv, "-m") && index <= last; index++) {
-		int id = shmctl(index, SHM_STAT, &segment);
-		if (id != -1 && shmctl(id, IPC_RMID, NULL) == -1)
-			perror("IPC_RMID of a segment");
+// A line for each, of which the second word is the id, below one line of titles.
+static int remove_listed(const struct kind *kind) {
+	char line[512];
+	FILE *list = fopen(kind->list, "r");
+	if (!list || !fgets(line, sizeof line, list)) {
+		perror(kind->list);
+		return 1;
 	}
-	last = semctl(0, 0, SEM_INFO, (union semun){.info = &sets});
-	for (int index = 0; wanted(argc, argv, "-s") && index <= last; index++) {
-		int id = semctl(index, 0, SEM_STAT, (union semun){.buf = &set});
-		if (id != -1 && semctl(id, 0, IPC_RMID) == -1)
-			perror("IPC_RMID of a set");
+	while (fgets(line, sizeof line, list)) {
+		int id;
+		if (sscanf(line, "%*d %d", &id) != 1) {
+			fprintf(stderr, "%s has the line %s", kind->list, line);
+			return 1;
+		}
+		if (kind->remove(id) == -1)
+			perror(kind->list);
 	}
-	last = msgctl(0, MSG_INFO, (struct msqid_ds *)&queues);
-	for (int index = 0; wanted(argc, argv, "-q") && index <= last; index++) {
-		int id = msgctl(index, MSG_STAT, &queue);
-		if (id != -1 && msgctl(id, IPC_RMID, NULL) == -1)
-			perror("IPC_RMID of a queue");
-	}
+	fclose(list);
 	return 0;
+}
+
+int main(int argc, char **argv) {
+	int failed = 0;
+	for (int i = 0; i < 3; i++)
+		if (wanted(argc, argv, kinds[i].option))
+			failed |= remove_listed(&kinds[i]);
+	return failed;
 }
