@@ -48,7 +48,7 @@ pub enum Task {
         #[arg(long, value_enum)]
         guest: Option<Kind>,
 
-        /// Only the tests with this in their names
+        /// Only the tests with this in their names, or with one of several things between `|`
         filter: Option<String>,
     },
     /// Measure between two guests, by Vshmem and by the network, and write target/lab/figures.json

@@ -128,8 +128,11 @@ fn third_guest(suite: &Suite) {
     a.ok(&format!("at {id} 0"));
     assert_eq!(a.ok("peek 0 0"), 7);
     assert_eq!(a.nattch(id), 2);
-    let log = suite.succeed(3, &["cat", LOG]);
-    assert!(log.contains("one other domain only"), "{log}");
+    // The owner knows why, and who was refused where to look.
+    let owner = suite.succeed(1, &["cat", LOG]);
+    assert!(owner.contains("one other domain only"), "{owner}");
+    let refused = suite.succeed(3, &["cat", LOG]);
+    assert!(refused.contains("the log of the owner's vshmemd"), "{refused}");
 }
 
 fn limit(suite: &Suite) {

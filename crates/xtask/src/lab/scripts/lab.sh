@@ -50,7 +50,8 @@ vshmemd_anew() {
     mkfifo /run/lab/ready /run/lab/log
     out=/dev/hvc0
     [ -e /run/lab/tell ] && out=/run/lab/tell
-    tee -a /var/log/vshmemd.log </run/lab/log |
+    # Nothing that goes on keeps the caller's output open.
+    tee -a /var/log/vshmemd.log </run/lab/log 2>/dev/null |
         awk '{ print "\036log " $0; fflush() }' >$out 2>/dev/null &
     logger=$!
     setsid vshmemd $(cat /etc/lab/vshmemd) --ready-fd 5 \
