@@ -225,7 +225,7 @@ fn plan() -> Vec<Measurement> {
             title: format!("calls {size}"),
             commands: traced.map(|command| {
                 format!(
-                    "./strace -f -e trace=ioctl -o /tmp/daemon -p $(cat /run/vshmem/local.pid) 2>/tmp/said & \
+                    "./strace -f -e trace=ioctl -o /tmp/daemon -p $(head -n 1 /run/vshmem/local.pid) 2>/tmp/said & \
                      until grep -q attached /tmp/said; do sleep 0.1; done; {command}; kill $!; wait; \
                      for who in program daemon; do grep -o 'ioctl([^,]*, [A-Z_0-9a-z]*' /tmp/$who | sed \"s/ioctl([^,]*, /$who /\" | sort | uniq -c; done"
                 )

@@ -37,7 +37,7 @@ fn back_end(suite: &Suite) {
     let id = a.make(KEY, 4096);
     a.ok(&format!("at {id} 0"));
     b.ok(&format!("at {id} 0"));
-    in_dom0(&["sh", "-c", "kill -9 $(cat /run/vshmem/backend.pid)"]);
+    in_dom0(&["sh", "-c", "kill -9 $(head -n 1 /run/vshmem/backend.pid)"]);
     // It is not on the way to memory.
     a.ok("poke 0 0 5");
     assert_eq!(b.ok("peek 0 0"), 5);
@@ -68,7 +68,7 @@ fn front_end(suite: &Suite) {
     }
     a.ok("poke 0 0 1");
     b.ok("poke 1 0 2");
-    suite.succeed(2, &["sh", "-c", "kill -9 $(cat /run/vshmem/local.pid)"]);
+    suite.succeed(2, &["sh", "-c", "kill -9 $(head -n 1 /run/vshmem/local.pid)"]);
     // What is mapped stays.
     assert_eq!((b.ok("peek 0 0"), a.ok("peek 1 0")), (1, 2));
     suite.succeed(2, &["lab", "vshmemd"]);
