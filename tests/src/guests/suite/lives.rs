@@ -68,7 +68,10 @@ fn front_end(suite: &Suite) {
     }
     a.ok("poke 0 0 1");
     b.ok("poke 1 0 2");
-    suite.succeed(2, &["sh", "-c", "kill -9 $(head -n 1 /run/vshmem/local.pid)"]);
+    suite.succeed(
+        2,
+        &["sh", "-c", "kill -9 $(head -n 1 /run/vshmem/local.pid)"],
+    );
     // What is mapped stays.
     assert_eq!((b.ok("peek 0 0"), a.ok("peek 1 0")), (1, 2));
     suite.succeed(2, &["lab", "vshmemd"]);

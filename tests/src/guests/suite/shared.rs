@@ -132,7 +132,10 @@ fn third_guest(suite: &Suite) {
     let owner = suite.succeed(1, &["cat", LOG]);
     assert!(owner.contains("one other domain only"), "{owner}");
     let refused = suite.succeed(3, &["cat", LOG]);
-    assert!(refused.contains("the log of the owner's vshmemd"), "{refused}");
+    assert!(
+        refused.contains("the log of the owner's vshmemd"),
+        "{refused}"
+    );
 }
 
 fn limit(suite: &Suite) {

@@ -230,7 +230,11 @@ impl Transport for Mailboxes {
                 && let Some(boxes) = &mut self.boxes
             {
                 if let Some(message) = boxes.down.take(&*self.store)? {
-                    self.enrolled |= message.op == LinkOp::Enrol as u32 && message.errno == 0;
+                    if message.op == LinkOp::Enrol as u32 && message.errno == 0 {
+                        self.enrolled = true;
+                        // Who was ready before has been heard of by nobody who keeps it.
+                        self.ready_changed = true;
+                    }
                     return Ok(Incoming::Message(message, Default::default()));
                 }
                 self.more = false;

@@ -69,6 +69,21 @@ fn guests_know_which_others_are_ready() {
 }
 
 #[test]
+fn a_guest_that_comes_back_hears_who_is_ready_though_it_was_told_before_it_was_enrolled() {
+    let world = World::new();
+    let (_a, b) = (world.guest(1), world.guest(2));
+    drop(b);
+    for generation in 10..20 {
+        let b = Guest::start(world.store.clone(), 2, generation);
+        let ready = b.run(|front| {
+            front.enrol().unwrap();
+            front.books.ready.clone()
+        });
+        assert_eq!(ready, [(1, "guest-1".to_owned())].into());
+    }
+}
+
+#[test]
 fn all_that_is_written_is_gone_when_all_guests_are() {
     let mut world = World::new();
     let before = world.store.paths();

@@ -267,7 +267,8 @@ impl Front {
             generation: self.generation,
             ..LinkMsg::new(LinkOp::Enrol)
         };
-        let (answer, _) = self.link.enrol(&request, &mut self.books)?;
+        // As `vshmemd` has it: what is heard until it is enrolled, nobody keeps.
+        let (answer, _) = self.link.enrol(&request, &mut Knows::default())?;
         self.epoch = answer.epoch;
         self.link.attend(&mut self.books);
         Ok(())
