@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `cargo xtask test`: all checks and tests, and their sum.
 
-use crate::lab::{self, Kind};
 use crate::{Result, deb, packages, project};
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
@@ -47,13 +46,6 @@ pub fn test(args: &[OsString]) -> Result<ExitCode> {
         sum.failed += 1;
     }
     run_tests(args, &mut sum)?;
-    // Arguments choose among cargo's tests.
-    if args.is_empty()
-        && let Err(error) = lab::test(None, &Kind::ALL, &mut sum)
-    {
-        eprintln!("xtask: {error}");
-        sum.failed += 1;
-    }
     println!("{sum}");
     Ok(sum.status())
 }
