@@ -22,13 +22,30 @@ pub(super) fn in_own_namespace(body: impl FnOnce() -> Vec<String> + Send) -> Vec
     std::thread::scope(|scope| {
         let run = scope.spawn(|| {
             unshare(CloneFlags::CLONE_NEWIPC).expect("a new IPC namespace (needs root)");
-            body()
+            let trace = body();
+            remove_segments();
+            trace
         });
         match run.join() {
             Ok(trace) => trace,
             Err(panic) => std::panic::resume_unwind(panic),
         }
     })
+}
+
+/// Removes the segments of this thread's namespace. The kernel gets rid of a namespace some time after
+/// its end, and until then what is locked there counts against its user's limit, in others too.
+fn remove_segments() {
+    let list = std::fs::read_to_string("/proc/sysvipc/shm").expect("/proc/sysvipc/shm");
+    let ids = list.lines().skip(1).map(|line| {
+        let id = line.split_whitespace().nth(1).map(str::parse);
+        id.expect("an id").expect("a number")
+    });
+    for id in ids {
+        // One that waits for its last process to end is removed already.
+        // SAFETY: IPC_RMID takes no buffer, and no memory of this process is in these segments.
+        unsafe { libc::shmctl(id, libc::IPC_RMID, std::ptr::null_mut()) };
+    }
 }
 
 pub(super) fn now() -> Duration {
