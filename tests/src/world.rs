@@ -64,11 +64,7 @@ impl World {
     /// A command for `program` in `domain`, with `env` set; arguments can be added.
     fn command(&self, domain: &str, program: &OsStr, env: &[(&str, &OsStr)]) -> Command {
         match self.host(domain) {
-            None => {
-                let mut command = Command::new(program);
-                command.envs(env.iter().copied());
-                command
-            }
+            None => here(program, env),
             Some(host) => {
                 let mut command = Command::new(bin("guest_agent"));
                 command.args(["exec", &host]);
@@ -99,11 +95,7 @@ impl World {
         let dir: &[_] = &[("VSHMEM_DIR", self.dir().as_os_str())];
         let mut command = match domain {
             Some(domain) => self.command(domain, program.as_os_str(), dir),
-            None => {
-                let mut command = Command::new(program);
-                command.envs(dir.iter().copied());
-                command
-            }
+            None => here(program.as_os_str(), dir),
         };
         if kernels::are_separate() {
             command.env(kernels::ENV, "1");
@@ -213,6 +205,13 @@ impl World {
             }
         }
     }
+}
+
+/// A command for `program` on this machine, or in this guest, with `env` set.
+fn here(program: &OsStr, env: &[(&str, &OsStr)]) -> Command {
+    let mut command = Command::new(program);
+    command.envs(env.iter().copied());
+    command
 }
 
 impl Drop for World {

@@ -5,7 +5,7 @@
 //! rule: of the times themselves little is to be learnt.
 
 use super::Kind;
-use super::files::{copy, fresh};
+use super::files::{copy, fresh, on_network};
 use super::place::Place;
 use crate::{Result, project};
 use serde::Serialize;
@@ -130,11 +130,7 @@ pub fn run(kind: Kind) -> Result<()> {
         let path = dir.join(format!("guest{}.sh", guest + 1));
         std::fs::write(&path, script).map_err(|e| format!("{}: {e}", path.display()))?;
     }
-    let this = std::env::current_exe().map_err(|e| format!("which program this is: {e}"))?;
-    let mut lab = Command::new(this);
-    lab.args(["lab", "run", "--network", "--guest", kind.word()]);
-    lab.args(["--domains", "2", "--timeout", &LIMIT.to_string()]);
-    lab.arg("--files").arg(&dir);
+    let mut lab = on_network(kind, 2, LIMIT, &dir)?;
     lab.args(["--dom1", "sh /lab/guest1.sh", "--dom2", "sh /lab/guest2.sh"]);
     project::run(&mut lab)?;
     let logs = Place::path()?.join("log");

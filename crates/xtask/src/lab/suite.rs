@@ -3,7 +3,7 @@
 //! in the guests by agents (`tests/src/guests`); dom0 runs the suite and says how each test went.
 
 use super::Kind;
-use super::files::{copy, fresh};
+use super::files::{copy, fresh, on_network};
 use super::place::Place;
 use crate::test::Sum;
 use crate::{Result, project};
@@ -48,16 +48,7 @@ pub fn run(kind: Kind, filter: Option<&str>, sum: &mut Sum) -> Result<()> {
         "VSHMEM_BIN_DIR=/lab VSHMEM_TEST_PROGRAMS=/lab exec /lab/guest_suite run {}{filter}",
         addresses.join(" ")
     );
-    let this = std::env::current_exe().map_err(|e| format!("which program this is: {e}"))?;
-    let mut lab = Command::new(this);
-    lab.args(["lab", "run", "--network", "--guest", kind.word()]);
-    lab.args([
-        "--domains",
-        &GUESTS.to_string(),
-        "--timeout",
-        &LIMIT.to_string(),
-    ]);
-    lab.arg("--files").arg(files);
+    let mut lab = on_network(kind, GUESTS, LIMIT, &files)?;
     lab.args(["--dom0", &suite]);
     for guest in 1..=GUESTS {
         lab.args([&format!("--dom{guest}"), &agent]);
