@@ -5,8 +5,10 @@
 //! where nothing of ours is on the stack but the frames below, which are of assembly, and have nothing
 //! to put away: when such a call begins, and again when its wait has ended because of a request.
 //!
-//! A request comes as a signal of the C library's own, which ends a sleep but leaves nothing that could be
-//! seen before it: so `pthread_cancel` is hooked, and tells the thread ([`Thread::cancel`]) first.
+//! The C library tells a thread nothing that could be seen before it acts, and may not even signal one that
+//! it does not know to be in a cancellation point: so `pthread_cancel` is hooked, and tells the thread
+//! ([`Thread::cancel`]) first. From then until the C library has the request any time may go by; the thread
+//! asks it again and again ([`not_yet`]).
 
 use crate::sys;
 use crate::thread::{self, Thread};
@@ -24,7 +26,8 @@ pub type PthreadCancel = unsafe extern "C" fn(pthread_t) -> c_int;
 
 /// [`Thread::cancel`]: somebody has asked for the thread's end.
 const ASKED: u32 = 1;
-/// [`Thread::cancel`]: the thread has heeded it, and goes on: it is in its cleanup handlers.
+/// [`Thread::cancel`]: the thread has heeded it: it is about to ask the C library, which does not come back
+/// from that if it has the request, or it is in its cleanup handlers.
 const HEEDED: u32 = 2;
 
 /// What is to be done with a call of ours.
@@ -82,7 +85,7 @@ macro_rules! cancellation_point {
                 "mov r8, qword ptr [rsp + 40]",
                 "call {routed}",
                 "cmp edx, {again}",
-                "je 2b",
+                "je 4f",
                 "jb 3f",
                 "mov qword ptr [rsp + 48], rax",
                 "mov rdi, qword ptr [rsp + 8]",
@@ -99,8 +102,14 @@ macro_rules! cancellation_point {
                 "add rsp, 56",
                 ".cfi_adjust_cfa_offset -56",
                 "ret",
+                "4:",
+                ".cfi_adjust_cfa_offset 56",
+                "call {test}",
+                "call {not_yet}",
+                "jmp 2b",
                 ".cfi_endproc",
                 test = sym $crate::cancel::test,
+                not_yet = sym $crate::cancel::not_yet,
                 routed = sym $routed,
                 after = sym $after,
                 again = const $crate::cancel::Then::Again as u32,
@@ -117,6 +126,14 @@ pub(crate) use cancellation_point;
 #[unsafe(naked)]
 pub unsafe extern "C" fn test() {
     core::arch::naked_asm!("jmp qword ptr [rip + {test}@GOTPCREL]", test = sym pthread_testcancel)
+}
+
+/// The C library did not have the request that the thread has heeded: whoever makes it has announced it, and
+/// not got further. It is to be heeded again.
+pub extern "C" fn not_yet() {
+    let _ = thread::current()
+        .cancel
+        .compare_exchange(HEEDED, ASKED, Relaxed, Relaxed);
 }
 
 /// `pthread_cancel(3)`.

@@ -470,7 +470,7 @@ impl<C: Call> Waiting<'_, C> {
             let time = if C::CANCELLABLE {
                 thread.set_sleeps_on(Some(word));
                 match thread.is_asked() {
-                    // The request was announced a while ago, so the C library has it.
+                    // The request was announced a while ago, so the C library may have it.
                     true if asked_before => return Stop::Because(libc::EINTR),
                     true => {
                         asked_before = true;
