@@ -3,6 +3,7 @@
 //! and those that only guests can be used for.
 
 mod lives;
+mod rules;
 mod shared;
 
 use super::{Answer, Ask, Connection, ENV_GUESTS, ENV_KINDS, ENV_PROGRAMS, Program};
@@ -46,6 +47,7 @@ pub fn run(hosts: [String; 3], only: Option<String>) -> ExitCode {
     suite.hosts.iter().for_each(|host| await_agent(host));
     suite.same_binaries();
     shared::run(&mut suite);
+    rules::run(&mut suite);
     lives::run(&mut suite);
     for host in suite.hosts.clone() {
         // The lab judges how its command ends.

@@ -144,6 +144,12 @@ fn count(a: &mut Actor) -> i64 {
 }
 
 fn joins(suite: &Suite) {
+    // Where the test before has not.
+    in_dom0(&[
+        "sh",
+        "-c",
+        "! xl domid dom2 2>/dev/null || lab destroy dom2",
+    ]);
     in_dom0(&["lab", "create", "dom2", "/lab/guest_agent serve"]);
     super::await_agent(suite.host(2));
     let world = world(suite);

@@ -161,8 +161,9 @@ fn limit(suite: &Suite) {
     a.make(0x5600_d402, 200 * 4096);
 }
 
-/// How many pages of dom1 other guests have mapped, as Xen itself counts.
-pub(super) fn mapped() -> usize {
+/// Pages of dom1 that others have mapped, as Xen itself lists them: the domid of who has, and whether it may
+/// write. Dom0 has some, for console, XenStore and network.
+fn mappings() -> Vec<(u32, bool)> {
     let domid = in_dom0(&["lab", "domid", "dom1"]);
     in_dom0(&["xl", "dmesg", "-c"]);
     in_dom0(&["xl", "debug-keys", "g"]);
@@ -174,10 +175,28 @@ pub(super) fn mapped() -> usize {
         .skip_while(|line| !line.contains(&head))
         .skip(1);
     let table = table.take_while(|line| !line.contains("grant-table for remote"));
-    // `[0x008]      2 0x0007b2a 0x00000001 ...`: the reference, and who has mapped it; dom0 has, for
-    // console, XenStore and network.
-    let by = table.filter_map(|line| line.split_once("[0x")?.1.split_whitespace().nth(1));
-    by.filter(|&domid| domid != "0").count()
+    // `[0x008]      2 0x0007b2a 0x00000001 ...`: the reference, who has mapped it, what, and how often; the
+    // lowest byte of that counts mappings for writing.
+    let mapping = |line: &str| {
+        let mut words = line.split_once("[0x")?.1.split_whitespace();
+        let by = words.nth(1)?.parse().ok()?;
+        let pins = u64::from_str_radix(words.nth(1)?.strip_prefix("0x")?, 16).ok()?;
+        Some((by, pins & 0xff != 0))
+    };
+    table.filter_map(mapping).collect()
+}
+
+/// How many pages of dom1 other guests have mapped.
+pub(super) fn mapped() -> usize {
+    mappings().iter().filter(|(by, _)| *by != 0).count()
+}
+
+/// How many pages of dom1 another guest has mapped for writing, or for reading only.
+pub(super) fn mapped_by(guest: &str, for_writing: bool) -> usize {
+    let domid = in_dom0(&["lab", "domid", guest]);
+    let domid = domid.trim().parse().expect("a domid");
+    let is_it = |mapping: &&(u32, bool)| **mapping == (domid, for_writing);
+    mappings().iter().filter(is_it).count()
 }
 
 fn grants_end(suite: &Suite) {
