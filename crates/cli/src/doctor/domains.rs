@@ -197,7 +197,7 @@ fn domain(found: &mut Findings, world: &World, told: &Told, library: Option<&Pat
         found.warn(
             "grants",
             format!("{name}: {used} of {limit} pages are granted"),
-            "remove what is not needed (vshmem rm --orphans), or raise VSHMEM_GRANT_LIMIT",
+            "remove what is not needed (vshmem rm --orphans), or raise VSHMEM_GRANT_LIMIT (on Xen, the limit of gntalloc)",
         );
     }
 }

@@ -84,6 +84,7 @@ impl Domain {
         }
         held.sort_by_key(|held| held.id);
         let is_there = |client: &super::clients::Client| client.page.pid() > 0 && client.lives();
+        let (grants_used, grants_limit) = self.grants(identity);
         DomainReport {
             name: identity.name.clone(),
             domid: self.domid,
@@ -99,13 +100,22 @@ impl Domain {
                 .filter(|held| held.waits.is_some())
                 .count() as u64,
             owned,
-            grants_used: self
-                .constructs
-                .iter()
-                .map(|(_, known)| granted(known))
-                .sum(),
-            grants_limit: identity.grants_limit,
+            grants_used,
+            grants_limit,
             held,
+        }
+    }
+
+    /// Pages that are granted to other domains, and how many may be. On Xen, where memory is granted when it is
+    /// made, what was made.
+    pub fn grants(&self, identity: &Identity) -> (u64, u64) {
+        match &self.port {
+            AnyPort::Host(_) => {
+                let all = self.constructs.iter();
+                let used = all.map(|(_, known)| granted(known)).sum();
+                (used, identity.grants_limit)
+            }
+            AnyPort::Xen(port) => port.allocated(),
         }
     }
 
@@ -198,7 +208,7 @@ pub const fn name_of(port: &AnyPort) -> &'static str {
 }
 
 /// Pages that count as granted of a construct.
-pub fn granted(known: &Known) -> u64 {
+fn granted(known: &Known) -> u64 {
     let each = known
         .source()
         .map_or(0, |source| pages(source.len).unwrap_or(0));

@@ -4,18 +4,13 @@
 use super::KINDS;
 use super::counts::Asked;
 use crate::front::domain::{Domain, seconds};
-use crate::front::report::{Identity, granted, name_of};
+use crate::front::report::{Identity, name_of};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
-use std::path::Path;
 use vshmem_abi::wire::{Op, State};
-use vshmem_gnt::AnyPort;
-
-/// How many pages gntalloc makes in this guest.
-const GNTALLOC_LIMIT: &str = "/sys/module/xen_gntalloc/parameters/limit";
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct KindLabel {
@@ -153,9 +148,7 @@ impl Series {
     fn look_at_constructs(&self, domain: &Domain, identity: &Identity) {
         // By kind: own ones, those of others, and bytes.
         let mut of_kind = [(0, 0, 0); KINDS.len()];
-        let mut used: u64 = 0;
         for (id, known) in domain.constructs.iter() {
-            used = used.saturating_add(granted(known));
             let Some((_, meta)) = domain.constructs.find(id) else {
                 continue;
             };
@@ -186,14 +179,9 @@ impl Series {
                 .set(bytes);
         }
         let pages = |state| self.grant_pages.get_or_create(&PagesLabel { state });
+        let (used, limit) = domain.grants(identity);
         pages("used").set(used as i64);
-        let limit = match &domain.port {
-            AnyPort::Host(_) => Some(identity.grants_limit),
-            AnyPort::Xen(_) => number_in(Path::new(GNTALLOC_LIMIT)),
-        };
-        if let Some(limit) = limit {
-            pages("free").set(limit.saturating_sub(used) as i64);
-        }
+        pages("free").set(limit.saturating_sub(used) as i64);
     }
 
     fn look_at_waiters(&self, domain: &Domain) {
@@ -227,9 +215,4 @@ impl Series {
 fn escaped(value: &str) -> String {
     let value = value.replace('\\', "\\\\").replace('"', "\\\"");
     value.replace('\n', "\\n")
-}
-
-/// The number that a file says.
-fn number_in(file: &Path) -> Option<u64> {
-    std::fs::read_to_string(file).ok()?.trim().parse().ok()
 }

@@ -267,7 +267,7 @@ impl Made {
         more: u64,
         ask: impl FnOnce() -> Result<T, Errno>,
     ) -> Result<(T, Counted), PortError> {
-        let wanted = self.0.pages.load(Ordering::Relaxed).saturating_add(more);
+        let wanted = self.pages().saturating_add(more);
         let has_failed_often = self.0.failures.load(Ordering::Relaxed) >= SPARE.into();
         if wanted <= self.limit()
             && has_failed_often
@@ -292,8 +292,13 @@ impl Made {
         }
     }
 
+    /// Pages that were made here and are there.
+    pub fn pages(&self) -> u64 {
+        self.0.pages.load(Ordering::Relaxed)
+    }
+
     /// Pages that gntalloc makes for the whole domain, at this moment.
-    fn limit(&self) -> u64 {
+    pub fn limit(&self) -> u64 {
         setting("/sys/module/xen_gntalloc/parameters/limit").unwrap_or(GNTALLOC_LIMIT)
     }
 }

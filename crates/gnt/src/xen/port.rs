@@ -57,6 +57,12 @@ pub struct XenPort {
 const BOUND: u32 = 1 << 31;
 
 impl XenPort {
+    /// Pages that this port has had from gntalloc, for regions, directories and event channels, and how many
+    /// gntalloc makes at most.
+    pub fn allocated(&self) -> (u64, u64) {
+        (self.made.pages(), self.made.limit())
+    }
+
     /// The port of this domain, whose number is `domid`.
     ///
     /// # Errors

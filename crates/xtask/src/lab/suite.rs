@@ -30,7 +30,7 @@ const GUESTS: usize = 3;
 const GRANTS: u32 = 60_000;
 
 /// Seconds that the suite may take in emulation.
-const LIMIT: u32 = 2400;
+const LIMIT: u32 = 5400;
 
 /// Runs the suite in guests of a kind, or what has `filter` in its name, and adds up how its tests went.
 pub fn run(kind: Kind, filter: Option<&str>, sum: &mut Sum) -> Result<()> {

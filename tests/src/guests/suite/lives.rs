@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Deaths and returns: of daemons, and of a guest in the middle of its work.
 
+use super::rules::Configured;
 use super::shared::{make_all, mapped, world};
 use super::{Suite, in_dom0, to_end};
 use crate::actor::Actor;
@@ -152,6 +153,8 @@ fn joins(suite: &Suite) {
     ]);
     in_dom0(&["lab", "create", "dom2", "/lab/guest_agent serve"]);
     super::await_agent(suite.host(2));
+    // A guest that comes back has the highest number, and without this dom1's memory is made for the lowest.
+    let _peer = Configured::new(Some((suite, 1)), "[xen]\\npeer = \"dom2\"\\n");
     let world = world(suite);
     let (mut a, mut b) = (Actor::of(&world, "a"), Actor::of(&world, "b"));
     let (mine, theirs) = (a.make(KEY + 2, 4096), b.make(KEY + 3, 4096));

@@ -2,7 +2,7 @@
 //! What operators say in `vshmem.toml` and what they are told: the policy of dom0, and that its
 //! read-only is Xen's; metrics; `vshmem doctor`.
 
-use super::shared::{make_all, mapped_by, world};
+use super::shared::{LOG, make_all, mapped_by, world};
 use super::{Suite, in_dom0};
 use crate::actor::Actor;
 use crate::wait_until;
@@ -21,13 +21,14 @@ pub(super) fn run(suite: &mut Suite) {
 }
 
 /// A configuration in force, until it is dropped.
-struct Configured<'a> {
+pub(super) struct Configured<'a> {
     /// Where; none: in dom0.
     guest: Option<(&'a Suite, usize)>,
 }
 
 impl<'a> Configured<'a> {
-    fn new(guest: Option<(&'a Suite, usize)>, text: &str) -> Self {
+    /// Writes the file and has the daemon there read it.
+    pub(super) fn new(guest: Option<(&'a Suite, usize)>, text: &str) -> Self {
         let configured = Self { guest };
         configured.shell(&format!(
             "mkdir -p {} && printf '{text}' >{FILE}",
@@ -44,9 +45,14 @@ impl<'a> Configured<'a> {
         };
     }
 
+    /// Has the daemon read its file, and waits until it says so.
     fn reload(&self) {
         let name = self.guest.map_or("backend", |_| "local");
-        self.shell(&format!("kill -HUP $(head -n 1 /run/vshmem/{name}.pid)"));
+        self.shell(&format!(
+            "said() {{ grep -c ': configured' {LOG}; }}; before=$(said); \
+             kill -HUP $(head -n 1 /run/vshmem/{name}.pid); \
+             until [ $(said) -gt $before ]; do sleep 0.1; done"
+        ));
     }
 }
 

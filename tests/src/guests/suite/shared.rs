@@ -7,7 +7,7 @@ use crate::actor::Actor;
 use nix::errno::Errno;
 
 /// What the daemon of a domain says, in the lab.
-const LOG: &str = "/var/log/vshmemd.log";
+pub(super) const LOG: &str = "/var/log/vshmemd.log";
 
 /// What Linux lets a guest allocate at most, in pages.
 const LIMIT: &str = "/sys/module/xen_gntalloc/parameters/limit";
