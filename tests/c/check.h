@@ -235,6 +235,12 @@ static inline long switches_of(pid_t pid)
     return count;
 }
 
+// How often to do what is done `all` times elsewhere: less in guests, which may be emulated.
+static inline int share(int all)
+{
+    return getenv("VSHMEM_TEST_GUESTS") ? (all + 19) / 20 : all;
+}
+
 struct scenario {
     const char *name;
     void (*run)(char **args);

@@ -113,7 +113,7 @@ static void blocked_threads_end(char **args)
 {
     (void)args;
     prepare();
-    for (int n = 0; n < 300 * KINDS; n++) {
+    for (int n = 0; n < share(300) * KINDS; n++) {
         memset(order, 0, sizeof order);
         struct thread *thread = start(n % KINDS, sleeps);
         if (n % 3)
@@ -219,7 +219,7 @@ static void at_any_moment(char **args)
 {
     (void)args;
     id = queue();
-    for (int n = 0; n < 300; n++) {
+    for (int n = 0; n < share(300); n++) {
         struct thread *thread = start(n % KINDS, loops);
         for (int k = 0; k < n % 7; k++) {
             CHECK(put_bytes(id, 5, 10, 1, NOWAIT) == 0 || errno == EAGAIN);

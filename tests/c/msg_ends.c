@@ -227,7 +227,7 @@ static void messages_outlive_who_sent_them(char **args)
 static void many_sleepers(char **args)
 {
     (void)args;
-    enum { MANY = 300 };
+    enum { MANY = 200 };
     int id = queue();
     pid_t children[MANY];
     for (int n = 0; n < MANY; n++)

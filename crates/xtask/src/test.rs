@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `cargo xtask test`: all checks and tests, and their sum.
 
+use crate::lab::{self, Kind};
 use crate::{Result, deb, packages, project};
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
@@ -14,6 +15,10 @@ pub struct Sum {
     /// Those that failed.
     pub failed: u64,
 }
+
+/// Of the tests in guests of Xen, those that take minutes in emulation: without the test programs that run in
+/// one guest alone, which run on the host port here. `cargo xtask lab test` runs all.
+const BETWEEN_GUESTS: &str = "!alone";
 
 /// Runs everything, whatever of it fails; the last line printed is the sum.
 pub fn test(args: &[OsString]) -> Result<ExitCode> {
@@ -46,6 +51,13 @@ pub fn test(args: &[OsString]) -> Result<ExitCode> {
         sum.failed += 1;
     }
     run_tests(args, &mut sum)?;
+    // Arguments choose among cargo's tests.
+    if args.is_empty()
+        && let Err(error) = lab::test(Some(BETWEEN_GUESTS), &[Kind::Pv], &mut sum)
+    {
+        eprintln!("xtask: {error}");
+        sum.failed += 1;
+    }
     println!("{sum}");
     Ok(sum.status())
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `guest_suite run ADDRESS ADDRESS ADDRESS [FILTER]`: runs the tests between guests, or those with FILTER in
-//! their names, in dom0 of the lab, whose first three guests have these addresses and an agent each. Prints a line for each test and last their sum, as
-//! cargo's tests do. `guest_suite programs DIR` puts all programs of `tests/c` into a directory, for guests,
+//! `guest_suite run ADDRESS ADDRESS ADDRESS [FILTER]`: runs the tests between guests, or those that FILTER
+//! chooses by their names, in dom0 of the lab, whose first three guests have these addresses and an agent
+//! each. Prints a line for each test and last their sum, as cargo's tests do. `guest_suite programs DIR` puts all programs of `tests/c` into a directory, for guests,
 //! in which there is no compiler.
 
 use std::process::ExitCode;

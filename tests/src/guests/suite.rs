@@ -14,8 +14,14 @@ use std::process::{Command, ExitCode};
 /// Where the lab has put the tests, in every domain.
 const LAB: &str = "/lab";
 
-/// A queue on Xen has room for fewer messages than the kernel's may have (docs/limitations.md).
-const SMALL: [&str; 2] = ["--skip", "a_queue_is_full_by_messages"];
+/// A queue on Xen has room for fewer messages than the kernel's may have (docs/limitations.md), and the daemons of
+/// guests are not started anew for a test that configures them.
+const NOT_IN_GUESTS: [&str; 4] = [
+    "--skip",
+    "a_queue_is_full_by_messages",
+    "--skip",
+    "limits_are_the_kernels_unless",
+];
 
 /// Cases of each conformance test: emulation is slow, and the host port runs hundreds.
 const CASES: &str = "25";
@@ -36,7 +42,7 @@ pub(super) struct Ended {
     pub text: String,
 }
 
-/// Runs all of it, or what has `only`, or one of its parts between `|`, in its name; the status says whether all passed.
+/// Runs all of it, or what `only` chooses ([`Suite::wants`]); the status says whether all passed.
 pub fn run(hosts: [String; 3], only: Option<String>) -> ExitCode {
     let mut suite = Suite {
         hosts,
@@ -84,9 +90,10 @@ impl Suite {
         self.count(name, passed);
     }
 
+    /// Whether a test of this name was chosen: it has one of the parts between `|` in it, if there are such, and
+    /// none of those that begin with `!`.
     fn wants(&self, name: &str) -> bool {
-        let only = self.only.as_ref();
-        only.is_none_or(|only| only.split('|').any(|part| name.contains(part)))
+        chosen(self.only.as_deref().unwrap_or_default(), name)
     }
 
     fn count(&mut self, name: &str, passed: bool) {
@@ -137,7 +144,7 @@ impl Suite {
                 let name = format!("dom{guest} alone, {binary}");
                 let connection = self
                     .wants(&name)
-                    .then(|| self.binary(guest, binary, &SMALL, "a=", kinds));
+                    .then(|| self.binary(guest, binary, &NOT_IN_GUESTS, "a=", kinds));
                 (name, connection)
             });
             for (name, connection) in started {
@@ -224,6 +231,19 @@ impl Suite {
     }
 }
 
+/// [`Suite::wants`].
+fn chosen(parts: &str, name: &str) -> bool {
+    let mut wanted = None;
+    for part in parts.split('|').filter(|part| !part.is_empty()) {
+        match part.strip_prefix('!') {
+            Some(part) if name.contains(part) => return false,
+            Some(_) => {}
+            None => wanted = Some(wanted.unwrap_or(false) || name.contains(part)),
+        }
+    }
+    wanted.unwrap_or(true)
+}
+
 /// A program without variables.
 pub(super) fn plain(argv: &[&str]) -> Program {
     Program {
@@ -281,4 +301,20 @@ pub(super) fn in_dom0(argv: &[&str]) -> String {
     let mut command = Command::new(argv[0]);
     command.args(&argv[1..]);
     crate::stdout_of(command)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::chosen;
+
+    #[test]
+    fn tests_are_chosen_by_parts_of_their_names() {
+        assert!(chosen("", "dom1 alone, queues"));
+        assert!(chosen("queues|sets", "dom1 alone, queues"));
+        assert!(!chosen("sets", "dom1 alone, queues"));
+        assert!(!chosen("!alone", "dom1 alone, queues"));
+        assert!(chosen("!alone", "dom1 and dom2, queues"));
+        assert!(!chosen("queues|!alone", "dom1 alone, queues"));
+        assert!(!chosen("queues|!alone", "the limit"));
+    }
 }

@@ -48,7 +48,8 @@ pub enum Task {
         #[arg(long, value_enum)]
         guest: Option<Kind>,
 
-        /// Only the tests with this in their names, or with one of several things between `|`
+        /// Only the tests with this in their names, or with one of several parts between `|`, and without those that
+        /// begin with `!` [default for PVH guests: !alone]
         filter: Option<String>,
     },
     /// Measure between two guests, by Vshmem and by the network, and write target/lab/figures.json
@@ -125,6 +126,9 @@ enum Accelerator {
 }
 
 impl Kind {
+    /// Both.
+    pub const ALL: [Kind; 2] = [Kind::Pv, Kind::Pvh];
+
     /// As options have it.
     fn word(self) -> &'static str {
         match self {
@@ -149,14 +153,20 @@ pub fn lab(task: Task) -> Result<ExitCode> {
         Task::Figures { guest } => figures::run(guest).map(|()| ExitCode::SUCCESS),
         Task::Test { guest, filter } => {
             let mut sum = Sum::default();
-            let kinds = guest.map_or(vec![Kind::Pv, Kind::Pvh], |kind| vec![kind]);
-            for kind in kinds {
-                suite::run(kind, filter.as_deref(), &mut sum)?;
-            }
+            let kinds = guest.as_ref().map_or(&Kind::ALL[..], std::slice::from_ref);
+            test(filter.as_deref(), kinds, &mut sum)?;
             println!("{sum}");
             Ok(sum.status())
         }
     }
+}
+
+/// Runs the tests between guests of each of these kinds, or those that `filter` chooses by their names, and adds
+/// up how they went.
+pub fn test(filter: Option<&str>, kinds: &[Kind], sum: &mut Sum) -> Result<()> {
+    kinds
+        .iter()
+        .try_for_each(|&kind| suite::run(kind, filter, sum))
 }
 
 #[cfg(test)]
