@@ -7,7 +7,7 @@
 use crate::sys;
 use rustix::mm::ProtFlags;
 use std::cell::UnsafeCell;
-use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering::*};
+use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering::*};
 use vshmem_engine::mapping::{FileId, KeptList};
 
 /// Attachments that one process can have: as many as the kernel's default limit of mappings.
@@ -34,6 +34,8 @@ pub struct Attachment {
     pub again: Option<Again>,
     /// Something else that was attached later lies over a part of it.
     pub overlaid: bool,
+    /// Higher than that of all that were attached before; [`Attachments::insert`] gives it.
+    pub order: u64,
 }
 
 /// What it takes to map an attachment again in a child that has not inherited it.
@@ -57,6 +59,8 @@ struct Entry {
 static ENTRIES: AtomicPtr<Entry> = AtomicPtr::new(std::ptr::null_mut());
 /// Entries from here on were never used.
 static USED: AtomicUsize = AtomicUsize::new(0);
+/// [`Attachment::order`] of the next one.
+static NEXT: AtomicU64 = AtomicU64::new(1);
 
 /// Addresses are page-aligned, and 0 is one of them (root may attach there): a bit makes any of them
 /// different from "none".
@@ -110,6 +114,10 @@ impl Attachments {
 
     /// Adds an attachment for which [`Self::reserve`] made room.
     pub fn insert(&mut self, attachment: Attachment) {
+        let attachment = Attachment {
+            order: NEXT.fetch_add(1, Relaxed),
+            ..attachment
+        };
         let entry = match self.free_entry() {
             Some(entry) => entry,
             None => {

@@ -60,14 +60,24 @@ pub fn make_up(session: &mut Session, birth: Birth) {
     }
     session.sets.forget_grants();
     session.queues.forget_grants();
-    // Those that others lie over come last: they get what is left.
-    for overlaid in [false, true] {
-        let attachments = session.attachments.iter();
-        for attachment in attachments.filter(|a| a.overlaid == overlaid) {
-            if let Some(again) = attachment.again {
-                map_attachment(session, &attachment, &again, birth);
-            }
+    let map = |session: &mut Session, attachment: &Attachment| {
+        if let Some(again) = attachment.again {
+            map_attachment(session, attachment, &again, birth);
         }
+    };
+    for attachment in session.attachments.iter().filter(|a| !a.overlaid) {
+        map(session, &attachment);
+    }
+    // Those that others lie over come last, beginning with the uppermost: each gets what is left.
+    let overlaid = |a: &Attachment, above: u64| a.overlaid && a.order < above;
+    let mut above = u64::MAX;
+    loop {
+        let left = session.attachments.iter().filter(|a| overlaid(a, above));
+        let Some(attachment) = left.max_by_key(|a| a.order) else {
+            break;
+        };
+        above = attachment.order;
+        map(session, &attachment);
     }
 }
 

@@ -351,6 +351,7 @@ mod tests {
             file,
             again: None,
             overlaid: false,
+            order: 0,
         };
         let line = |start, end, offset, inode| Line {
             start,

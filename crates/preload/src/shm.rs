@@ -220,6 +220,7 @@ fn attach(
             prot,
         }),
         overlaid: false,
+        order: 0,
     });
     Ok(at as *mut c_void)
 }

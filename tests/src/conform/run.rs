@@ -362,7 +362,8 @@ impl<'a> Run<'a> {
             let value = match name {
                 _ if cut && accept::CUT_FIELDS.contains(&name) => "?".to_owned(),
                 "used" | "pages" | "resident" if uncertain => "?".to_owned(),
-                "resident" if self.read => "?".to_owned(),
+                // Pages that gntalloc makes are there from the beginning.
+                "resident" if self.read || crate::in_guests() => "?".to_owned(),
                 "key" if number != 0 => format!("key{}", number - i64::from(KEY_BASE)),
                 "atime" | "dtime" | "ctime" => self.time(number),
                 "cpid" | "lpid" => self.cast.pid(viewer, number),

@@ -107,6 +107,7 @@ impl Area {
             file: (0, 0),
             again: Some(self.again),
             overlaid: false,
+            order: 0,
         }
     }
 
