@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `cargo xtask test`: all checks and tests, and their sum.
 
-use crate::lab::{self, Kind};
 use crate::{Result, deb, packages, project};
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
@@ -15,10 +14,6 @@ pub struct Sum {
     /// Those that failed.
     pub failed: u64,
 }
-
-/// Of the tests in guests of Xen, those for which only guests will do, and sets and queues of two domains: without
-/// what takes half an hour in emulation, and runs on the host port here. `cargo xtask lab test` runs all.
-const BETWEEN_GUESTS: &str = "!alone|!conformance|!lifecycle";
 
 /// Runs everything, whatever of it fails; the last line printed is the sum.
 pub fn test(args: &[OsString]) -> Result<ExitCode> {
@@ -51,13 +46,6 @@ pub fn test(args: &[OsString]) -> Result<ExitCode> {
         sum.failed += 1;
     }
     run_tests(args, &mut sum)?;
-    // Arguments choose among cargo's tests.
-    if args.is_empty()
-        && let Err(error) = lab::test(Some(BETWEEN_GUESTS), &[Kind::Pv], &mut sum)
-    {
-        eprintln!("xtask: {error}");
-        sum.failed += 1;
-    }
     println!("{sum}");
     Ok(sum.status())
 }

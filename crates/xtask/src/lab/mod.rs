@@ -126,9 +126,6 @@ enum Accelerator {
 }
 
 impl Kind {
-    /// Both.
-    pub const ALL: [Kind; 2] = [Kind::Pv, Kind::Pvh];
-
     /// As options have it.
     fn word(self) -> &'static str {
         match self {
@@ -153,20 +150,14 @@ pub fn lab(task: Task) -> Result<ExitCode> {
         Task::Figures { guest } => figures::run(guest).map(|()| ExitCode::SUCCESS),
         Task::Test { guest, filter } => {
             let mut sum = Sum::default();
-            let kinds = guest.as_ref().map_or(&Kind::ALL[..], std::slice::from_ref);
-            test(filter.as_deref(), kinds, &mut sum)?;
+            let kinds = guest.map_or(vec![Kind::Pv, Kind::Pvh], |kind| vec![kind]);
+            for kind in kinds {
+                suite::run(kind, filter.as_deref(), &mut sum)?;
+            }
             println!("{sum}");
             Ok(sum.status())
         }
     }
-}
-
-/// Runs the tests between guests of each of these kinds, or those that `filter` chooses by their names, and adds
-/// up how they went.
-pub fn test(filter: Option<&str>, kinds: &[Kind], sum: &mut Sum) -> Result<()> {
-    kinds
-        .iter()
-        .try_for_each(|&kind| suite::run(kind, filter, sum))
 }
 
 #[cfg(test)]
