@@ -74,8 +74,6 @@ pub struct Session {
     process: Option<&'static Process>,
     /// Descriptors of regions.
     pub regions: Regions,
-    /// Whether it, or a process that it is a child of, has ever mapped memory by grants.
-    pub has_grants: bool,
     spin: bool,
     /// What this process has attached.
     pub attachments: Attachments,
@@ -112,7 +110,6 @@ impl Session {
             domid: 0,
             process: None,
             regions: Regions::new(),
-            has_grants: false,
             spin: false,
             attachments: Attachments::the_one(),
             sets: Locals::the_one(),

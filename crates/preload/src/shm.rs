@@ -204,7 +204,6 @@ fn attach(
     if let Some(page) = session.page() {
         attach::stamp(page, slot, id, now());
     }
-    session.has_grants |= list.is_some();
     drop_replaced(session, at, len);
     let generation = session.generation();
     session.attachments.insert(Attachment {
