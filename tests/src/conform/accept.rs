@@ -48,7 +48,13 @@ impl Cloud {
 }
 
 /// The fields of a segment that are not compared when an attachment of it was cut.
-pub const CUT_FIELDS: [&str; 3] = ["atime", "dtime", "lpid"];
+const CUT_FIELDS: [&str; 3] = ["atime", "dtime", "lpid"];
+
+/// Whether a field of a segment of which an attachment was cut is compared. Between guests only calls of
+/// `shmat` and `shmdt` count.
+pub fn is_compared_when_cut(field: &str) -> bool {
+    !(CUT_FIELDS.contains(&field) || field == "nattch" && crate::in_guests())
+}
 
 /// The id whose existence a call depends on.
 pub fn id_of(call: &Call) -> Option<Id> {

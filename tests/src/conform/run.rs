@@ -360,7 +360,7 @@ impl<'a> Run<'a> {
             };
             let number: i64 = value.parse().unwrap_or(-1);
             let value = match name {
-                _ if cut && accept::CUT_FIELDS.contains(&name) => "?".to_owned(),
+                _ if cut && !accept::is_compared_when_cut(name) => "?".to_owned(),
                 "used" | "pages" | "resident" if uncertain => "?".to_owned(),
                 // Pages that gntalloc makes are there from the beginning.
                 "resident" if self.read || crate::in_guests() => "?".to_owned(),
