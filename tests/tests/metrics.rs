@@ -113,6 +113,53 @@ fn numbers_change_with_what_programs_do() {
 }
 
 #[test]
+fn calls_that_no_daemon_sees_are_told_also_when_the_construct_or_the_process_is_gone() {
+    let world = world();
+    let (mut memory, mut sets) = (Actor::of(&world, "a"), Actor::of_sets(&world, "a"));
+    let mut queues = Actor::of_queues(&world, "a");
+    let mut other = Actor::of_sets(&world, "b");
+    let done = |call: &str| {
+        one(
+            &world,
+            "a",
+            &format!("vshmem_calls_total{{call=\"{call}\"}}"),
+        )
+    };
+    let all = || ["shmat", "semop", "msgsnd", "msgrcv"].map(done);
+    assert_eq!(all(), [0; 4]);
+
+    let segment = memory.make(0x5601, 4096);
+    for _ in 0..3 {
+        memory.ok(&format!("at {segment} 0"));
+        memory.ok("dt 0");
+    }
+    let set = sets.ok("get 0x5602 1 03666");
+    for _ in 0..5 {
+        sets.ok(&format!("op {set} 0 1 0"));
+    }
+    // What does not succeed is not counted, and what another domain does is.
+    let nowait = libc::IPC_NOWAIT;
+    assert_eq!(
+        sets.call(&format!("op {set} 0 0 {nowait}")),
+        Err(Errno::EAGAIN)
+    );
+    other.ok(&format!("op {set} 0 -2 {SEM_UNDO}"));
+    let queue = queues.ok("get 0x5603 03666");
+    queues.ok(&format!("send {queue} 1 3 0"));
+    queues.ok(&format!("send {queue} 2 3 0"));
+    queues.ok(&format!("receive {queue} 3 2 0"));
+    assert_eq!(all(), [3, 6, 2, 1]);
+
+    sets.ok(&format!("ctl {set} 0 {} 0", libc::IPC_RMID));
+    queues.ok(&format!("remove {queue}"));
+    memory.kill();
+    wait_until("the process is gone", || {
+        one(&world, "a", "vshmem_clients") == 2
+    });
+    assert_eq!(all(), [3, 6, 2, 1]);
+}
+
+#[test]
 fn waiters_wake_ups_and_what_is_done_after_deaths_are_told() {
     let world = world();
     // Only where no futex reaches the other domain is it vshmemd that wakes.

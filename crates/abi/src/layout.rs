@@ -102,8 +102,10 @@ pub struct PageHeader {
     pub client: AtomicU32,
     /// Attachment entries from here on were never used; raised by the client before it uses one.
     pub high_water: AtomicU32,
+    /// Segments that the client has attached, modulo 2^32: a number for operators.
+    pub attaches: AtomicU32,
     /// Zero.
-    pub reserved: [AtomicU32; 9],
+    pub reserved: [AtomicU32; 8],
 }
 
 /// What one process does with one segment, at the place of the segment's directory slot.

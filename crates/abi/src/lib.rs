@@ -26,7 +26,7 @@ pub use ids::{Domid, Kind};
 
 /// Version of every message and layout in this crate. Both sides of a connection compare it in
 /// their first message and part when it differs.
-pub const ABI_VERSION: u32 = 6;
+pub const ABI_VERSION: u32 = 7;
 
 /// Bytes in a page: the unit of grants, of segment sizes and of SHMLBA on x86-64.
 pub const PAGE_SIZE: u64 = 4096;

@@ -51,8 +51,10 @@ pub const RTIME: usize = 28;
 
 /// The messages that somebody has in its hands who does not wait: ends, as [`MESSAGES`].
 pub const HELD: usize = 29;
-/// Number that the next message gets.
+/// Number that the next message gets: how many were sent.
 pub const NEXT_SEQ: usize = 30;
+/// Messages that were received, modulo 2^64: a number for operators, which nothing depends on.
+pub const RECEIVED: usize = 31;
 
 /// Where the journal begins.
 pub const JOURNAL: usize = 32;

@@ -34,7 +34,7 @@ pub const SHAPE: usize = 1;
 pub const SHAPE_WORDS: usize = 3;
 
 // The second line: what every operation looks at, and hardly one changes but for the lock itself: others look
-// at that. Word 11 is the kind's own.
+// at that. Words 10 and 11 are the kind's own.
 
 /// Token of the process that holds the lock; 0: nobody. Everything below is written by the holder
 /// alone, but for [`waiter::POST`] and the freeing of a waiter's record.

@@ -16,6 +16,8 @@ pub const SHAPE_LONGS: usize = 3;
 // In the second line. The counts of waiters ([`region::COUNTS`]): all, low half; of these with more
 // than one operation, high half. Who waits is in the one line, in order of arrival.
 
+/// Calls of `semop` that were done, modulo 2^64: a number for operators, which nothing depends on.
+pub const CALLS: usize = 10;
 /// `sem_otime`, seconds since the epoch.
 pub const OTIME: usize = 11;
 

@@ -22,7 +22,7 @@ pub fn begin(page: &PageMine, directory: &Directory, slot: u32, id: i32, now: i6
     state_of(directory, slot, id)
 }
 
-/// Notes the time of an attachment that [`begin`] counted without one.
+/// Notes the time of an attachment that [`begin`] counted without one, and that has come to be.
 pub fn stamp(page: &PageMine, slot: u32, id: i32, now: i64) {
     page.stamp(slot, id, now);
 }

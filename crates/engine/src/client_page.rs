@@ -73,6 +73,11 @@ impl PageMaster {
             })
     }
 
+    /// Segments that the client has attached, modulo 2^32.
+    pub fn attaches(&self) -> u32 {
+        self.map.head.attaches.load(Relaxed)
+    }
+
     /// Every segment that this process has attached: slot, id, count.
     pub fn attached(&self) -> impl Iterator<Item = (u32, i32, u32)> {
         self.used()
@@ -175,6 +180,7 @@ impl PageMine {
         if let Some(entry) = entry.filter(|entry| entry.id.load(Relaxed) == id) {
             entry.atime.store(now, Relaxed);
         }
+        self.map.head.attaches.fetch_add(1, Relaxed);
     }
 
     /// Takes one attachment off the count and returns what is left. `now` 0 leaves the time of

@@ -9,10 +9,9 @@ use rustix::io::Errno;
 use std::path::Path;
 use vshmem_abi::ABI_VERSION;
 use vshmem_registry::xenstore::library::Library;
-use vshmem_registry::xenstore::{Announcement, QUOTA_ADVICE, XenStore, paths, read_if_there};
-
-/// Nodes that xenstored lets a domain have, unless it is told otherwise.
-const NODES: u64 = 1000;
+use vshmem_registry::xenstore::{
+    Announcement, NODES, QUOTA_ADVICE, XenStore, own_nodes, paths, read_if_there,
+};
 
 /// Pages that gntalloc makes in all unless it is told otherwise: 4 MiB.
 const FEW: u64 = 1024;
@@ -126,7 +125,7 @@ fn in_store(found: &mut Findings, domain: Domain, store: &dyn XenStore) {
         found.fine("xen", text);
     }
     if domain.place == Place::Guest
-        && let Ok(nodes) = nodes(store, "data", NODES * 8)
+        && let Ok(nodes) = own_nodes(store)
     {
         let text = format!("{nodes} nodes of XenStore below data, of {NODES} as a rule");
         if nodes >= NODES / 100 * NEARLY {
@@ -184,19 +183,6 @@ fn ready(store: &dyn XenStore) -> Result<Vec<String>, Errno> {
         ready.push(format!("{} ({domid})", String::from_utf8_lossy(&name)));
     }
     Ok(ready)
-}
-
-/// How many nodes there are from a path on, as far as `most`.
-fn nodes(store: &dyn XenStore, path: &str, most: u64) -> Result<u64, Errno> {
-    let mut count = 1;
-    for name in store.directory(path)? {
-        if count >= most {
-            break;
-        }
-        // It may have gone.
-        count += nodes(store, &format!("{path}/{name}"), most - count).unwrap_or(0);
-    }
-    Ok(count)
 }
 
 #[cfg(test)]

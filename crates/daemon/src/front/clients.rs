@@ -6,6 +6,7 @@
 //! pidfd only tell when to look.
 
 use super::maps::{self, FileId};
+use crate::metrics::counts::Calls;
 use crate::server::random;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::SealFlags;
@@ -75,6 +76,14 @@ impl Client {
         match self.page.pid() {
             1.. => self.page.still_mapped(),
             _ => !self.birth.as_ref().is_some_and(|fd| is_hung_up(fd.as_fd())),
+        }
+    }
+
+    /// Its calls in shared memory that are not counted elsewhere.
+    pub fn calls(&self) -> Calls {
+        Calls {
+            shmat: self.page.attaches().into(),
+            ..Calls::default()
         }
     }
 

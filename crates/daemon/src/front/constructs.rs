@@ -4,6 +4,7 @@
 
 use super::maps::FileId;
 use super::shared::{Shared, source};
+use crate::metrics::counts::Calls;
 use std::collections::HashMap;
 use std::os::fd::BorrowedFd;
 use vshmem_abi::ids::Domid;
@@ -85,6 +86,11 @@ impl Known {
     /// The same, of a queue only.
     pub fn queue(&self) -> Option<&QueueMap> {
         self.shared()?.queue()
+    }
+
+    /// Calls that were done in it, if it is a set or queue and its region is at hand.
+    pub fn calls(&self) -> Calls {
+        self.shared().map_or(Calls::default(), Shared::calls)
     }
 
     /// To whom it is granted, and by which grants.
@@ -193,6 +199,14 @@ impl Constructs {
     /// All that are known, by id.
     pub fn iter(&self) -> impl Iterator<Item = (i32, &Known)> {
         self.known.iter().map(|(&id, known)| (id, known))
+    }
+
+    /// Those of this domain itself, `domid`.
+    pub fn own(&self, domid: Domid) -> impl Iterator<Item = &Known> {
+        let is_own = move |id| self.find(id).is_some_and(|(_, meta)| meta.owner == domid);
+        self.iter()
+            .filter(move |(id, _)| is_own(*id))
+            .map(|(_, known)| known)
     }
 
     /// The same, to change.

@@ -10,7 +10,7 @@ use super::report::{self, Identity};
 use super::requests::{Asker, Service};
 use crate::config::Config;
 use crate::metrics::exporter::Exporter;
-use crate::metrics::front::Series;
+use crate::metrics::front::{LinkState, Series};
 use crate::server::{Epoll, Listener, Signals, Told};
 use crate::throttle::Throttle;
 use rustix::event::epoll::EventFlags;
@@ -255,9 +255,13 @@ impl Front {
     fn tell_numbers(&mut self) {
         let Service { domain, link, .. } = &self.service;
         let (series, identity) = (&self.series, &self.identity);
-        let connected = link.is_up();
-        self.exporter
-            .serve(|| series.text(domain, identity, connected));
+        self.exporter.serve(|| {
+            let link = LinkState {
+                is_up: link.is_up(),
+                nodes: link.nodes(),
+            };
+            series.text(domain, identity, &link)
+        });
     }
 
     /// Does what could wait until a client had its answer.

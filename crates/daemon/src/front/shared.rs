@@ -2,6 +2,7 @@
 //! The regions that clients work on themselves, semaphore sets and message queues, as the daemon has
 //! them mapped: what is done in them on behalf of the dead is the same for both.
 
+use crate::metrics::counts::Calls;
 use rustix::io::Errno;
 use vshmem_abi::region::Layout;
 use vshmem_abi::token::Token;
@@ -104,6 +105,21 @@ impl Shared {
         match self {
             Self::Set(_) => None,
             Self::Queue(queue) => Some(queue),
+        }
+    }
+
+    /// Calls that were done in it.
+    pub fn calls(&self) -> Calls {
+        match self {
+            Self::Set(set) => Calls {
+                semop: set.region().calls(),
+                ..Calls::default()
+            },
+            Self::Queue(queue) => Calls {
+                msgsnd: queue.region().sent(),
+                msgrcv: queue.region().received(),
+                ..Calls::default()
+            },
         }
     }
 

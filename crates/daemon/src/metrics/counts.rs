@@ -19,6 +19,71 @@ struct ErrnoLabel {
     errno: String,
 }
 
+/// A call of System V IPC.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CallLabel {
+    call: &'static str,
+}
+
+/// Calls that programs have done in shared memory, as that says. All numbers are modulo 2^64: a peer may
+/// write any into its regions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Calls {
+    /// `shmat`.
+    pub shmat: u64,
+    /// `semop`, `semtimedop`.
+    pub semop: u64,
+    /// `msgsnd`.
+    pub msgsnd: u64,
+    /// `msgrcv`.
+    pub msgrcv: u64,
+}
+
+impl Calls {
+    /// These and others.
+    pub fn and(self, others: Self) -> Self {
+        Self {
+            shmat: self.shmat.wrapping_add(others.shmat),
+            semop: self.semop.wrapping_add(others.semop),
+            msgsnd: self.msgsnd.wrapping_add(others.msgsnd),
+            msgrcv: self.msgrcv.wrapping_add(others.msgrcv),
+        }
+    }
+
+    fn named(self) -> [(&'static str, u64); 4] {
+        [
+            ("shmat", self.shmat),
+            ("semop", self.semop),
+            ("msgsnd", self.msgsnd),
+            ("msgrcv", self.msgrcv),
+        ]
+    }
+}
+
+/// [`Calls`], as they are told.
+#[derive(Debug, Default)]
+pub struct Done(Family<CallLabel, Counter>);
+
+impl Done {
+    /// Has them told.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "calls",
+            "Calls of programs that were done in shared memory",
+            self.0.clone(),
+        );
+    }
+
+    /// So many have been done by now.
+    pub fn are(&self, calls: Calls) {
+        for (call, number) in calls.named() {
+            let counter = self.0.get_or_create(&CallLabel { call });
+            // One that a peer has set back stays what it was.
+            counter.inc_by(number.saturating_sub(counter.get()));
+        }
+    }
+}
+
 /// Whose leavings were cleared away.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct DeadLabel {

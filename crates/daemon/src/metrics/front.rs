@@ -2,7 +2,7 @@
 //! What a front-end tells. All that is not counted is looked up when it is read.
 
 use super::KINDS;
-use super::counts::Asked;
+use super::counts::{Asked, Done};
 use crate::front::domain::{Domain, seconds};
 use crate::front::report::{Identity, name_of};
 use prometheus_client::encoding::EncodeLabelSet;
@@ -11,6 +11,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use vshmem_abi::wire::{Op, State};
+use vshmem_registry::xenstore::NODES;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct KindLabel {
@@ -24,8 +25,16 @@ struct ConstructLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct PagesLabel {
+struct StateLabel {
     state: &'static str,
+}
+
+/// What is known of the link to the back-end.
+pub struct LinkState {
+    /// It is there.
+    pub is_up: bool,
+    /// Nodes of XenStore that the domain has, where the link goes by XenStore.
+    pub nodes: Option<u64>,
 }
 
 /// The series of a front-end.
@@ -33,6 +42,7 @@ pub struct Series {
     registry: Registry,
     /// Requests of clients.
     pub asked: Asked,
+    done: Done,
     constructs: Family<ConstructLabels, Gauge>,
     region_bytes: Family<KindLabel, Gauge>,
     attachments: Gauge,
@@ -41,7 +51,8 @@ pub struct Series {
     semaphore_idle: Gauge,
     undoers: Gauge,
     pending: Gauge,
-    grant_pages: Family<PagesLabel, Gauge>,
+    grant_pages: Family<StateLabel, Gauge>,
+    nodes: Family<StateLabel, Gauge>,
     backend_connected: Gauge,
 }
 
@@ -51,6 +62,7 @@ impl Series {
         let mut series = Self {
             registry: super::registry(),
             asked: Asked::of(Op::from_raw),
+            done: Done::default(),
             constructs: Family::default(),
             region_bytes: Family::default(),
             attachments: Gauge::default(),
@@ -60,6 +72,7 @@ impl Series {
             undoers: Gauge::default(),
             pending: Gauge::default(),
             grant_pages: Family::default(),
+            nodes: Family::default(),
             backend_connected: Gauge::default(),
         };
         let registry = &mut series.registry;
@@ -71,6 +84,7 @@ impl Series {
         ]);
         registry.register("daemon", "The domain and its vshmemd", info);
         series.asked.register(registry, "", "programs");
+        series.done.register(registry);
         domain.counts.register(registry);
         registry.register(
             "constructs",
@@ -118,6 +132,11 @@ impl Series {
             series.grant_pages.clone(),
         );
         registry.register(
+            "xenstore_nodes",
+            "Nodes of XenStore that this domain has, and that it may have besides as a rule",
+            series.nodes.clone(),
+        );
+        registry.register(
             "backend_connected",
             "Whether the link to the back-end is there",
             series.backend_connected.clone(),
@@ -126,7 +145,7 @@ impl Series {
     }
 
     /// What is read now.
-    pub fn text(&self, domain: &Domain, identity: &Identity, connected: bool) -> String {
+    pub fn text(&self, domain: &Domain, identity: &Identity, link: &LinkState) -> String {
         self.look_at_constructs(domain, identity);
         self.look_at_waiters(domain);
         let clients = domain.clients.iter().map(|(_, client)| client);
@@ -141,7 +160,13 @@ impl Series {
         self.attachments.set(attachments);
         self.undoers.set(domain.undoers.iter().count() as i64);
         self.pending.set(domain.pending_count() as i64);
-        self.backend_connected.set(connected.into());
+        self.backend_connected.set(link.is_up.into());
+        if let Some(used) = link.nodes {
+            let nodes = |state| self.nodes.get_or_create(&StateLabel { state });
+            nodes("used").set(used as i64);
+            nodes("free").set(NODES.saturating_sub(used) as i64);
+        }
+        self.done.are(domain.calls());
         super::text(&self.registry)
     }
 
@@ -178,7 +203,7 @@ impl Series {
                 .get_or_create(&KindLabel { kind })
                 .set(bytes);
         }
-        let pages = |state| self.grant_pages.get_or_create(&PagesLabel { state });
+        let pages = |state| self.grant_pages.get_or_create(&StateLabel { state });
         let (used, limit) = domain.grants(identity);
         pages("used").set(used as i64);
         pages("free").set(limit.saturating_sub(used) as i64);

@@ -37,10 +37,14 @@ fn texts() -> [String; 2] {
     };
     let front = front::Series::new(&domain, &identity);
     front.asked.note(2, libc::ENOENT);
+    let link = front::LinkState {
+        is_up: true,
+        nodes: Some(7),
+    };
     let back = back::Series::new();
     back.asked.note(2, libc::ENOENT);
     [
-        front.text(&domain, &identity, true),
+        front.text(&domain, &identity, &link),
         back.text(3, |kind| kind as u64),
     ]
 }

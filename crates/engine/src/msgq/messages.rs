@@ -2,7 +2,8 @@
 //! Messages: making and freeing them, their texts, and the lists that they are in.
 
 use super::{
-    INLINE, Locked, Message, Queue, Search, Surroundings, Text, Want, blocks_for, halves, word_of,
+    INLINE, Locked, Message, Queue, Search, Surroundings, Text, Want, Who, blocks_for, halves,
+    word_of,
 };
 use crate::cell::Cell64;
 use crate::region::line::Line;
@@ -89,6 +90,11 @@ impl<C: Cell64> Queue<'_, C> {
     #[inline]
     pub fn sent(&self) -> u64 {
         self.load(msgq::NEXT_SEQ)
+    }
+
+    /// How many messages were received, as far as it says.
+    pub fn received(&self) -> u64 {
+        self.load(msgq::RECEIVED)
     }
 
     /// Where the text of `size` bytes of a message lies, piece after piece: to be filled, or read, by
@@ -302,6 +308,13 @@ impl<C: Cell64, S: Surroundings> Locked<'_, '_, C, S> {
         };
         self.put(msgq::QNUM, word_of(qnum, blocks));
         self.put(msgq::CBYTES, bytes);
+    }
+
+    /// Notes who receives a message, and when.
+    pub(super) fn note_receiver(&self, who: Who, now: i64) {
+        self.note(msgq::LRPID, who.0);
+        self.note(msgq::RTIME, now as u64);
+        self.store(msgq::RECEIVED, self.load(msgq::RECEIVED).wrapping_add(1));
     }
 
     /// Numbers a message that is being sent. A number that is lost with one who dies here is missed by

@@ -6,7 +6,7 @@ use super::{INLINE, Locked, Message, Queue, Surroundings, Text, Want, word_of};
 use crate::cell::Cell64;
 use crate::region::Caller;
 use std::ffi::c_int;
-use vshmem_abi::msgq::{self, SENDS, header, wants};
+use vshmem_abi::msgq::{SENDS, header, wants};
 use vshmem_abi::region::{COUNTS, INTENT, SCAN, waiter};
 use vshmem_abi::token::Token;
 
@@ -58,8 +58,7 @@ impl<C: Cell64, S: Surroundings> Locked<'_, '_, C, S> {
         if message.size > want.room {
             return Received::TooBig;
         }
-        self.note(msgq::LRPID, caller.who.0);
-        self.note(msgq::RTIME, caller.now as u64);
+        self.note_receiver(caller.who, caller.now);
         self.take_out(message);
         let (_, senders) = self.counts();
         if senders != 0 {

@@ -133,8 +133,7 @@ impl<C: Cell64, S: Surroundings> Locked<'_, '_, C, S> {
             word_of(header::GIVEN as u32, message.size),
         );
         self.put(of + wants::MESSAGE, u64::from(message.index) + 1);
-        self.note(msgq::LRPID, self.who_of(receiver).0);
-        self.note(msgq::RTIME, now as u64);
+        self.note_receiver(self.who_of(receiver), now);
         self.finish(receiver, 0);
     }
 

@@ -69,6 +69,11 @@ impl<C: Cell64> Set<'_, C> {
         (self.load(set::OTIME) as i64, self.load(set::CTIME) as i64)
     }
 
+    /// Calls of `semop` that were done, as far as it says.
+    pub fn calls(&self) -> u64 {
+        self.load(set::CALLS)
+    }
+
     #[inline(always)]
     fn sem(&self, num: u32) -> usize {
         self.shape.sems_at() + num as usize

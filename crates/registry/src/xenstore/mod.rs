@@ -126,6 +126,29 @@ pub fn is_quota(errno: Errno) -> bool {
     matches!(errno, Errno::NOSPC | Errno::TOOBIG | Errno::DQUOT)
 }
 
+/// Nodes that xenstored lets a domain have, unless it is told otherwise.
+pub const NODES: u64 = 1000;
+
+/// How many nodes this guest has below its own `data`, as far as eight times [`NODES`].
+///
+/// # Errors
+/// What xenstored says.
+pub fn own_nodes(store: &dyn XenStore) -> Result<u64, Errno> {
+    count_nodes(store, "data", NODES * 8)
+}
+
+fn count_nodes(store: &dyn XenStore, path: &str, most: u64) -> Result<u64, Errno> {
+    let mut count = 1;
+    for name in store.directory(path)? {
+        if count >= most {
+            break;
+        }
+        // It may have gone.
+        count += count_nodes(store, &format!("{path}/{name}"), most - count).unwrap_or(0);
+    }
+    Ok(count)
+}
+
 /// What to tell an operator whose quota is used up.
 pub const QUOTA_ADVICE: &str = "raise xenstored's quota of nodes for each domain (1000; \
      XENSTORED_ARGS=\"--entry-nb 4000\" in dom0's /etc/default/xen or xencommons, or quota-maxentity of \

@@ -136,6 +136,10 @@ fn metrics(suite: &Suite) {
     assert!(used >= PAGES, "{text}");
     assert!(value("vshmem_grant_pages{state=\"free\"}") > 0, "{text}");
     assert_eq!(value("vshmem_backend_connected"), 1);
+    let nodes = |state| value(&format!("vshmem_xenstore_nodes{{state=\"{state}\"}}"));
+    // What is below `data` of a guest, at least the session.
+    assert!((2..200).contains(&nodes("used")), "{text}");
+    assert_eq!(nodes("used") + nodes("free"), 1000);
 }
 
 fn doctor(suite: &Suite) {

@@ -109,6 +109,11 @@ impl Link {
         self.transport.as_ref().is_some_and(|t| t.is_up())
     }
 
+    /// [`Transport::nodes`].
+    pub fn nodes(&self) -> Option<u64> {
+        self.transport.as_ref()?.nodes()
+    }
+
     /// Whether there is something to attend to of which the descriptor does not tell.
     pub fn holds_more(&self) -> bool {
         self.transport.as_ref().is_some_and(|t| t.holds_more())

@@ -55,6 +55,11 @@ pub trait Transport {
     /// Whether there may be something to receive of which [`Transport::fd`] does not tell.
     fn holds_more(&self) -> bool;
 
+    /// Nodes of XenStore that this domain has, where that is what the connection goes by.
+    fn nodes(&self) -> Option<u64> {
+        None
+    }
+
     /// What an operator is to do when the connection is lost.
     fn advice(&self) -> &'static str;
 }

@@ -14,7 +14,9 @@ use std::rc::Rc;
 use vshmem_abi::link::{LinkMsg, LinkOp};
 use vshmem_abi::{ABI_VERSION, Domid};
 use vshmem_registry::xenstore::mailbox::{Inbox, Outbox};
-use vshmem_registry::xenstore::{Announcement, Event, Session, XenStore, paths, read_if_there};
+use vshmem_registry::xenstore::{
+    Announcement, Event, Session, XenStore, own_nodes, paths, read_if_there,
+};
 
 /// Messages that may wait until the back-end reads them: one request, and answers to queries.
 const ROOM: u32 = 64;
@@ -176,6 +178,10 @@ impl Mailboxes {
 impl Transport for Mailboxes {
     fn fd(&self) -> BorrowedFd<'_> {
         self.store.fd()
+    }
+
+    fn nodes(&self) -> Option<u64> {
+        own_nodes(&*self.store).ok()
     }
 
     fn is_up(&self) -> bool {

@@ -91,6 +91,7 @@ fn short_and_long_texts_go_through_the_queue_whole() {
     let status = queue.status();
     assert_eq!((status.qnum, status.cbytes), (0, 0));
     assert_eq!((status.lspid, status.lrpid), (41, 42));
+    assert_eq!((queue.sent(), queue.received()), (2, 2));
     sound::check(&queue);
 }
 

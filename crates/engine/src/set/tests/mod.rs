@@ -67,6 +67,8 @@ fn a_decrement_waits_until_an_increment_lets_it_through() {
     assert_eq!((locked.get_value(1), locked.get_count(1, false)), (0, 0));
     assert_eq!((locked.get_pid(1), set.collect(index)), (41, 0));
     locked.unlock();
+    // One waited, and the other carried both out.
+    assert_eq!(set.calls(), 2);
     assert_eq!(set.lock_holder(), Token::NONE);
     sound::check(&set);
 }
