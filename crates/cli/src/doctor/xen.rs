@@ -8,10 +8,14 @@ use rustix::fs::Access;
 use rustix::io::Errno;
 use std::path::Path;
 use vshmem_abi::ABI_VERSION;
+use vshmem_gnt::xen::Frames;
 use vshmem_registry::xenstore::library::Library;
 use vshmem_registry::xenstore::{
     Announcement, NODES, QUOTA_ADVICE, XenStore, own_nodes, paths, read_if_there,
 };
+
+/// Grants that fit into a frame of the grant table.
+const GRANTS: u32 = 512;
 
 /// Pages that gntalloc makes in all unless it is told otherwise: 4 MiB.
 const FEW: u64 = 1024;
@@ -32,6 +36,7 @@ pub fn look(found: &mut Findings, domain: Domain) {
     if domain.place == Place::Guest {
         devices(found, domain, Path::new("/"));
         limits(found, domain, Path::new("/"));
+        table(found, vshmem_gnt::xen::grant_frames());
     }
     match Library::open() {
         Ok(store) => in_store(found, domain, &store),
@@ -111,6 +116,34 @@ fn limits(found: &mut Findings, domain: Domain, root: &Path) {
     }
     if let Some(pages) = limit("xen_gntdev") {
         found.fine("xen", format!("gntdev maps up to {pages} pages at a time"));
+    }
+}
+
+/// How much of the grant table is used, as Xen itself says.
+fn table(found: &mut Findings, told: Result<Frames, Errno>) {
+    match told {
+        Ok(Frames { used, most }) => {
+            let text = format!(
+                "the grant table has {used} of at most {most} frames ({GRANTS} grants each, whoever makes them)"
+            );
+            if u64::from(used) * 100 >= u64::from(most) * NEARLY {
+                let advice =
+                    "raise max_grant_frames in the guest's xl.cfg, and start the guest anew";
+                found.warn("xen", text, advice);
+            } else {
+                found.fine("xen", text);
+            }
+        }
+        Err(Errno::ACCESS | Errno::PERM) => {
+            found.fine(
+                "xen",
+                "how much of the grant table is used Xen tells root only",
+            );
+        }
+        Err(errno) => found.fine(
+            "xen",
+            format!("how much of the grant table is used is not known (/dev/xen/privcmd: {errno})"),
+        ),
     }
 }
 
@@ -234,6 +267,19 @@ mod tests {
         assert_eq!(told("1024\n", 0), 1);
         assert_eq!(told("65536\n", 100), 0);
         assert_eq!(told("65536\n", 60_000), 1);
+    }
+
+    #[test]
+    fn a_grant_table_that_is_nearly_full_is_warned_of() {
+        let told = |told| {
+            let mut found = Findings::default();
+            table(&mut found, told);
+            numbers(&found)
+        };
+        let frames = |used| Ok(Frames { used, most: 64 });
+        assert_eq!(told(frames(10)), (0, 0));
+        assert_eq!(told(frames(64)), (0, 1));
+        assert_eq!(told(Err(Errno::ACCESS)), (0, 0));
     }
 
     #[test]

@@ -209,7 +209,11 @@ fn allocate(device: &OwnedFd, head: AllocGref) -> Result<Vec<u32>, Errno> {
 ///
 /// # Safety
 /// `argument` is what `number` takes.
-unsafe fn driver(device: &OwnedFd, number: u32, argument: *mut c_void) -> Result<(), Errno> {
+pub(super) unsafe fn driver(
+    device: &OwnedFd,
+    number: u32,
+    argument: *mut c_void,
+) -> Result<(), Errno> {
     // SAFETY: the caller answers for the argument; a file that is not this driver's does not know
     // the number.
     let done = unsafe { libc::ioctl(device.as_raw_fd(), number.into(), argument) };

@@ -17,9 +17,11 @@ mod directory;
 mod libs;
 mod memory;
 mod port;
+mod table;
 
 pub use memory::XenRegion;
 pub use port::{OpenError, XenPort};
+pub use table::{Frames, grant_frames};
 
 use crate::port::PortError;
 use rustix::io::Errno;
