@@ -136,6 +136,9 @@ impl Suite {
         // Two guests alone at once, each on a processor, must not see each other's constructs: they are
         // of different kinds.
         let life = ["--skip", "domain", "--skip", "namespace"];
+        // Who attached last is told by the clocks of the guests, which are some 50 ms apart in emulation
+        // (docs/limitations.md).
+        let by_clock = "pids_of_the_own_domain_are_shown";
         let [sets, queues] = [("semaphores", "-s"), ("queues", "-q")];
         let [life, permissions] = [("lifecycle", &life[..]), ("permissions", &[])];
         for ((one, one_kind), (other, other_kind)) in [(sets, queues), (queues, sets)] {
@@ -171,7 +174,10 @@ impl Suite {
                 "queue_domains",
                 vec!["--skip", "the_death_of", "--skip", "the_end_of"],
             ),
-            ("lifecycle", vec!["domain", "--skip", "namespace"]),
+            (
+                "lifecycle",
+                vec!["domain", "--skip", "namespace", "--skip", by_clock],
+            ),
             ("conformance", vec!["routed_calls"]),
             ("sem_conformance", vec!["routed_calls"]),
             ("msg_conformance", vec!["routed_calls"]),

@@ -140,6 +140,10 @@ fn table(found: &mut Findings, told: Result<Frames, Errno>) {
                 "how much of the grant table is used Xen tells root only",
             );
         }
+        Err(Errno::NOENT) => found.fine(
+            "xen",
+            "how much of the grant table is used is not known (modprobe xen-privcmd tells)",
+        ),
         Err(errno) => found.fine(
             "xen",
             format!("how much of the grant table is used is not known (/dev/xen/privcmd: {errno})"),

@@ -8,15 +8,15 @@ use crate::{Result, project};
 use std::path::Path;
 
 /// Loaded in this order; names below the kernel's `kernel/`.
-const MODULES: [&str; 3] = [
+const MODULES: [&str; 4] = [
+    "drivers/xen/xen-privcmd",
     "drivers/xen/xen-evtchn",
     "drivers/xen/xen-gntdev",
     "drivers/xen/xen-gntalloc",
 ];
 
-/// In dom0, before these: its hold on the hypervisor, and ports to the host.
-const DOM0_MODULES: [&str; 8] = [
-    "drivers/xen/xen-privcmd",
+/// In dom0, after these: what Xen's tools go by, and ports to the host.
+const DOM0_MODULES: [&str; 7] = [
     "drivers/xen/xenfs/xenfs",
     "drivers/virtio/virtio_ring",
     "drivers/virtio/virtio",
@@ -92,8 +92,8 @@ pub fn guest(root: &Root, setup: &Setup, work: Work) -> Result<Tree> {
 
 /// Dom0's file system, which has the guests' archive in it.
 pub fn dom0(root: &Root, setup: &Setup, work: Work, guest: &Path) -> Result<Tree> {
-    let mut modules = DOM0_MODULES.to_vec();
-    modules.extend(MODULES);
+    let mut modules = MODULES.to_vec();
+    modules.extend(DOM0_MODULES);
     if setup.network {
         modules.extend(DOM0_NETWORK);
     }
