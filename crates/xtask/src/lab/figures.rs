@@ -5,7 +5,7 @@
 //! rule: of the times themselves little is to be learnt.
 
 use super::Kind;
-use super::files::{copy, fresh, on_network};
+use super::files::{copy, fresh, more_grants, on_network};
 use super::place::Place;
 use crate::{Result, project};
 use serde::Serialize;
@@ -233,7 +233,10 @@ fn plan() -> Vec<Measurement> {
 
 /// What a guest runs: a line names each measurement, and no guest begins one before the other does.
 fn script(measurements: &[Measurement], guest: usize) -> String {
-    let mut text = String::from("cd /lab\nmkdir -p /tmp\necho \"kernel $(uname -r)\"\n");
+    let mut text = format!(
+        "cd /lab\nmkdir -p /tmp\n{}\necho \"kernel $(uname -r)\"\n",
+        more_grants()
+    );
     let (me, other) = (guest + 1, 2 - guest);
     for (number, measurement) in measurements.iter().enumerate() {
         let _ = writeln!(

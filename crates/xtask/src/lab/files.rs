@@ -33,3 +33,8 @@ pub fn on_network(kind: Kind, guests: usize, limit: u32, files: &Path) -> Result
     lab.arg("--files").arg(files);
     Ok(lab)
 }
+
+/// What has a guest grant many pages: more than tests and measurements need at a time.
+pub fn more_grants() -> &'static str {
+    "echo 60000 >/sys/module/xen_gntalloc/parameters/limit"
+}

@@ -3,7 +3,7 @@
 //! in the guests by agents (`tests/src/guests`); dom0 runs the suite and says how each test went.
 
 use super::Kind;
-use super::files::{copy, fresh, on_network};
+use super::files::{copy, fresh, more_grants, on_network};
 use super::place::Place;
 use crate::test::Sum;
 use crate::{Result, project};
@@ -26,9 +26,6 @@ const TESTS: [&str; 9] = [
 /// Guests: two that share, and a third that is refused.
 const GUESTS: usize = 3;
 
-/// Pages that a guest may grant: tests make many queues and large sets at a time.
-const GRANTS: u32 = 60_000;
-
 /// Seconds that the suite may take in emulation.
 const LIMIT: u32 = 5400;
 
@@ -42,8 +39,8 @@ pub fn run(kind: Kind, filter: Option<&str>, sum: &mut Sum) -> Result<()> {
     let files = files()?;
     // The tests' users are in no group that the device could be given to.
     let agent = format!(
-        "echo {GRANTS} >/sys/module/xen_gntalloc/parameters/limit && \
-         chmod 666 /dev/xen/gntdev && exec /lab/guest_agent serve"
+        "{} && chmod 666 /dev/xen/gntdev && exec /lab/guest_agent serve",
+        more_grants()
     );
     let addresses: Vec<_> = (1..=GUESTS).map(|n| format!("192.0.2.1{n}")).collect();
     let filter = filter.map_or_else(String::new, |text| {
