@@ -118,6 +118,12 @@ impl Machine {
         let _ = self.control.write_all(format!("{command}\n").as_bytes());
     }
 
+    /// Has the machine look whether there is something to do. QEMU's emulation loses a timer's interrupt now and
+    /// then where there are PVH guests; with nothing else coming, Xen sleeps for ever then.
+    pub fn nudge(&mut self) {
+        self.tell("");
+    }
+
     /// Waits for the end of a machine that has said its last; what QEMU said, in `logs`, is the
     /// reason if it failed.
     pub fn finish(self, logs: &Path) -> Result<()> {

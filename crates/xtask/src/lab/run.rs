@@ -27,6 +27,9 @@ const FIRST_WORD: Duration = Duration::from_secs(10);
 /// Xen has counted, and the machine is off, within this time.
 const END: Duration = Duration::from_secs(120);
 
+/// An emulated machine that says nothing for so long is nudged.
+const NUDGE: Duration = Duration::from_millis(250);
+
 /// How it went, if not well.
 enum Failure {
     /// It came to nothing before any command began.
@@ -202,9 +205,18 @@ fn once(
     let mut mute = accelerator == Accelerator::Kvm && run.setup.accelerator.is_none();
     let mut limit = Instant::now() + if mute { FIRST_WORD } else { SILENCE };
     loop {
-        let wait = limit.saturating_duration_since(Instant::now());
+        let left = limit.saturating_duration_since(Instant::now());
+        let wait = if accelerator == Accelerator::Tcg {
+            left.min(NUDGE)
+        } else {
+            left
+        };
         let (source, bytes) = match machine.events().recv_timeout(wait) {
             Ok(event) => event,
+            Err(RecvTimeoutError::Timeout) if wait < left => {
+                machine.nudge();
+                continue;
+            }
             Err(RecvTimeoutError::Timeout) if mute => return Err(Failure::Mute),
             Err(RecvTimeoutError::Timeout) => {
                 return Err(failure(phase, late(&session, run.timeout)));
