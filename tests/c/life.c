@@ -210,7 +210,7 @@ static void children_killed_at_birth(char **args)
     (void)args;
     int id = make(KEY, PAGE);
     attach(id);
-    for (int i = 0; i < 500; i++) {
+    for (int i = 0; i < share(500); i++) {
         pid_t child = fork();
         if (child == 0)
             for (;;)
@@ -402,7 +402,7 @@ static void fork_that_fails(char **args)
         CHECK(setresuid(NOBODY, NOBODY, NOBODY) == 0);
         CHECK(setrlimit(RLIMIT_NPROC, &(struct rlimit){0, 0}) == 0);
         volatile char *p = attach(id);
-        for (int i = 0; i < 100; i++) {
+        for (int i = 0; i < share(100); i++) {
             FAILS(EAGAIN, fork());
             SAME(nattch(id), 1);
         }

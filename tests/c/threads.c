@@ -117,7 +117,7 @@ static void fork_among_threads(char **args)
     with_children = 1;
     for (int i = 0; i < 4; i++)
         CHECK(pthread_create(&threads[i], NULL, until_stopped, i % 2 ? churn_one : churn_own) == 0);
-    for (int i = 0; i < 100; i++) {
+    for (int i = 0; i < share(100); i++) {
         pid_t child = i % 4 == 3 ? _Fork() : fork();
         CHECK(child >= 0);
         if (child == 0)
@@ -190,7 +190,7 @@ static void handlers_call_among_threads_and_forks(char **args)
     storm(500);
     for (int i = 0; i < 3; i++)
         CHECK(pthread_create(&threads[i], NULL, until_stopped, i % 2 ? churn_one : churn_own) == 0);
-    for (int i = 0; i < 40 || handled < 500; i++) {
+    for (int i = 0; i < share(40) || handled < share(500); i++) {
         pid_t child = fork();
         CHECK(child >= 0);
         if (child == 0) {
@@ -234,7 +234,7 @@ static void cancelled_threads_leave_nothing(char **args)
 {
     (void)args;
     segment = make(KEY, PAGE);
-    for (int i = 0; i < 300; i++) {
+    for (int i = 0; i < share(300); i++) {
         pthread_t thread;
         CHECK(pthread_create(&thread, NULL, to_be_cancelled, NULL) == 0);
         usleep((useconds_t)(i * 7 % 400));

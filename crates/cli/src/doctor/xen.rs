@@ -7,8 +7,8 @@ use super::{Findings, NEARLY};
 use rustix::fs::Access;
 use rustix::io::Errno;
 use std::path::Path;
-use vshmem_abi::ABI_VERSION;
-use vshmem_gnt::xen::Frames;
+use vshmem_abi::{ABI_VERSION, Domid};
+use vshmem_gnt::xen::{Frames, grant_frames};
 use vshmem_registry::xenstore::library::Library;
 use vshmem_registry::xenstore::{
     Announcement, NODES, QUOTA_ADVICE, XenStore, own_nodes, paths, read_if_there,
@@ -36,7 +36,6 @@ pub fn look(found: &mut Findings, domain: Domain) {
     if domain.place == Place::Guest {
         devices(found, domain, Path::new("/"));
         limits(found, domain, Path::new("/"));
-        table(found, vshmem_gnt::xen::grant_frames());
     }
     match Library::open() {
         Ok(store) => in_store(found, domain, &store),
@@ -119,12 +118,12 @@ fn limits(found: &mut Findings, domain: Domain, root: &Path) {
     }
 }
 
-/// How much of the grant table is used, as Xen itself says.
-fn table(found: &mut Findings, told: Result<Frames, Errno>) {
+/// How much of a domain's grant table is used, as Xen itself says.
+fn table(found: &mut Findings, whose: &str, told: Result<Frames, Errno>) {
     match told {
         Ok(Frames { used, most }) => {
             let text = format!(
-                "the grant table has {used} of at most {most} frames ({GRANTS} grants each, whoever makes them)"
+                "the grant table of {whose} has {used} of at most {most} frames ({GRANTS} grants each)"
             );
             if u64::from(used) * 100 >= u64::from(most) * NEARLY {
                 let advice =
@@ -134,19 +133,9 @@ fn table(found: &mut Findings, told: Result<Frames, Errno>) {
                 found.fine("xen", text);
             }
         }
-        Err(Errno::ACCESS | Errno::PERM) => {
-            found.fine(
-                "xen",
-                "how much of the grant table is used Xen tells root only",
-            );
-        }
-        Err(Errno::NOENT) => found.fine(
-            "xen",
-            "how much of the grant table is used is not known (modprobe xen-privcmd tells)",
-        ),
         Err(errno) => found.fine(
             "xen",
-            format!("how much of the grant table is used is not known (/dev/xen/privcmd: {errno})"),
+            format!("how much of the grant table of {whose} is used is not told here ({errno})"),
         ),
     }
 }
@@ -155,11 +144,18 @@ fn table(found: &mut Findings, told: Result<Frames, Errno>) {
 fn in_store(found: &mut Findings, domain: Domain, store: &dyn XenStore) {
     back_end(found, domain, store);
     if let Ok(ready) = ready(store) {
-        let text = match ready.is_empty() {
+        let names: Vec<_> = ready.iter().map(|(_, name)| name.as_str()).collect();
+        let text = match names.is_empty() {
             true => "no domain is ready".to_owned(),
-            false => format!("ready: {}", ready.join(", ")),
+            false => format!("ready: {}", names.join(", ")),
         };
         found.fine("xen", text);
+        // A guest's kernel may let it ask for its own or not; dom0's lets root ask for all.
+        if domain.place == Place::Dom0 {
+            for (domid, name) in &ready {
+                table(found, name, grant_frames(*domid));
+            }
+        }
     }
     if domain.place == Place::Guest
         && let Ok(nodes) = own_nodes(store)
@@ -211,13 +207,17 @@ fn back_end(found: &mut Findings, domain: Domain, store: &dyn XenStore) {
     }
 }
 
-/// The domains that are ready, each with its number.
-fn ready(store: &dyn XenStore) -> Result<Vec<String>, Errno> {
+/// The domains that are ready, by number, and as they are shown.
+fn ready(store: &dyn XenStore) -> Result<Vec<(Domid, String)>, Errno> {
     let mut ready = Vec::new();
     for domid in store.directory(paths::READY)? {
-        let path = format!("{}/{domid}", paths::READY);
+        let Ok(domid) = domid.parse() else {
+            continue;
+        };
+        let path = paths::of_domain(paths::READY_DOMAIN, domid);
         let name = read_if_there(store, &path)?.unwrap_or_default();
-        ready.push(format!("{} ({domid})", String::from_utf8_lossy(&name)));
+        let shown = format!("{} ({domid})", String::from_utf8_lossy(&name));
+        ready.push((domid, shown));
     }
     Ok(ready)
 }
@@ -277,7 +277,7 @@ mod tests {
     fn a_grant_table_that_is_nearly_full_is_warned_of() {
         let told = |told| {
             let mut found = Findings::default();
-            table(&mut found, told);
+            table(&mut found, "dom1 (1)", told);
             numbers(&found)
         };
         let frames = |used| Ok(Frames { used, most: 64 });

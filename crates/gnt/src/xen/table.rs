@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The size of this domain's grant table, which no driver tells: Xen itself is asked, through the kernel's
-//! privcmd. Layouts and numbers are those of `xen/include/public/grant_table.h` and Linux's
+//! The sizes of grant tables, which no driver tells: Xen itself is asked, through the kernel's privcmd. Dom0 may
+//! ask for all of them, a guest for its own, unless its kernel keeps hypercalls to itself, as Debian's does. Layouts and numbers are those of `xen/include/public/grant_table.h` and Linux's
 //! `include/uapi/xen/privcmd.h`.
 
 use super::memory::driver;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use std::mem::offset_of;
+use vshmem_abi::Domid;
 
 /// `IOCTL_PRIVCMD_HYPERCALL`: `_IOC(_IOC_NONE, 'P', 0, sizeof(struct privcmd_hypercall))`.
 const HYPERCALL: u32 = (size_of::<Hypercall>() as u32) << 16 | (b'P' as u32) << 8;
@@ -14,8 +15,6 @@ const HYPERCALL: u32 = (size_of::<Hypercall>() as u32) << 16 | (b'P' as u32) << 
 const GRANT_TABLE_OP: u64 = 20;
 /// `GNTTABOP_query_size`.
 const QUERY_SIZE: u64 = 6;
-/// `DOMID_SELF`.
-const SELF: u16 = 0x7ff0;
 
 /// `struct privcmd_hypercall`.
 #[repr(C)]
@@ -44,15 +43,16 @@ pub struct Frames {
     pub most: u32,
 }
 
-/// The frames of this domain's own grant table.
+/// The frames of a domain's grant table.
 ///
 /// # Errors
-/// `ENOENT` where there is no privcmd, `EACCES` for others than root; what Xen says.
-pub fn grant_frames() -> Result<Frames, Errno> {
+/// `ENOENT` where there is no privcmd, `EACCES` for others than root, `EPERM` where the kernel lets nobody;
+/// what Xen says.
+pub fn grant_frames(domid: Domid) -> Result<Frames, Errno> {
     let flags = OFlags::RDWR | OFlags::CLOEXEC;
     let privcmd = rustix::fs::open("/dev/xen/privcmd", flags, Mode::empty())?;
     let mut query = QuerySize {
-        dom: SELF,
+        dom: u16::try_from(domid).map_err(|_| Errno::INVAL)?,
         nr_frames: 0,
         max_nr_frames: 0,
         status: -1,

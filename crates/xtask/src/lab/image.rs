@@ -8,15 +8,15 @@ use crate::{Result, project};
 use std::path::Path;
 
 /// Loaded in this order; names below the kernel's `kernel/`.
-const MODULES: [&str; 4] = [
-    "drivers/xen/xen-privcmd",
+const MODULES: [&str; 3] = [
     "drivers/xen/xen-evtchn",
     "drivers/xen/xen-gntdev",
     "drivers/xen/xen-gntalloc",
 ];
 
-/// In dom0, after these: what Xen's tools go by, and ports to the host.
-const DOM0_MODULES: [&str; 7] = [
+/// In dom0, before these: its hold on the hypervisor, and ports to the host.
+const DOM0_MODULES: [&str; 8] = [
+    "drivers/xen/xen-privcmd",
     "drivers/xen/xenfs/xenfs",
     "drivers/virtio/virtio_ring",
     "drivers/virtio/virtio",
@@ -51,7 +51,7 @@ const XENSTORE_NAMES: [&str; 8] = [
     "chmod", "exists", "list", "ls", "read", "rm", "watch", "write",
 ];
 
-/// Loaded by `vshmemd` while it runs.
+/// Loaded by whoever uses Xen while it runs: `vshmemd`, and the ports' own suite.
 const LOADED: [&str; 3] = ["libxenevtchn.so.1", "libxengnttab.so.1", "libxenstore.so.4"];
 
 /// What users of Vshmem have in every domain, in one directory.
@@ -92,8 +92,8 @@ pub fn guest(root: &Root, setup: &Setup, work: Work) -> Result<Tree> {
 
 /// Dom0's file system, which has the guests' archive in it.
 pub fn dom0(root: &Root, setup: &Setup, work: Work, guest: &Path) -> Result<Tree> {
-    let mut modules = MODULES.to_vec();
-    modules.extend(DOM0_MODULES);
+    let mut modules = DOM0_MODULES.to_vec();
+    modules.extend(MODULES);
     if setup.network {
         modules.extend(DOM0_NETWORK);
     }
@@ -164,9 +164,9 @@ fn common(root: &Root, setup: &Setup, work: Work, modules: &[&str]) -> Result<Tr
         for name in VSHMEM {
             tree.file(&format!("usr/bin/{name}"), &bin.join(name))?;
         }
-        for library in LOADED {
-            libraries::add_named(&mut tree, library, &root.libraries())?;
-        }
+    }
+    for library in LOADED {
+        libraries::add_named(&mut tree, library, &root.libraries())?;
     }
     Ok(tree)
 }

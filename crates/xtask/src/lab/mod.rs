@@ -142,6 +142,8 @@ fn guests(text: &str) -> std::result::Result<usize, String> {
     }
 }
 
+pub use suite::run as test;
+
 /// Does it.
 pub fn lab(task: Task) -> Result<ExitCode> {
     match task {

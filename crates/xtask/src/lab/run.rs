@@ -28,7 +28,7 @@ const FIRST_WORD: Duration = Duration::from_secs(10);
 const END: Duration = Duration::from_secs(120);
 
 /// An emulated machine that says nothing for so long is nudged.
-const NUDGE: Duration = Duration::from_millis(250);
+const NUDGE: Duration = Duration::from_secs(5);
 
 /// How it went, if not well.
 enum Failure {
