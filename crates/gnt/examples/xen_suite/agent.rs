@@ -156,6 +156,10 @@ impl Agent {
                 let byte = self.mapped[&number(words, 1)].load(number(words, 2));
                 Ok(byte.to_string())
             }
+            "is-zero" => {
+                let zero = self.mapped[&number(words, 1)].is_zero(number(words, 2));
+                Ok(zero.to_string())
+            }
             "store" => {
                 self.mapped[&number(words, 1)].store(number(words, 2), number(words, 3));
                 Ok(String::new())

@@ -163,6 +163,11 @@ impl Memory for RemoteMemory {
         number(&said.expect("a byte"), 0)
     }
 
+    fn is_zero(&self, bytes: usize) -> bool {
+        let said = self.wire.ask(&format!("is-zero {} {bytes}", self.number));
+        number(&said.expect("true or false"), 0)
+    }
+
     fn store(&self, at: usize, value: u8) {
         let said = self
             .wire

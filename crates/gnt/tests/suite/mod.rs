@@ -44,6 +44,11 @@ pub trait Memory {
     /// Its byte at an offset.
     fn load(&self, at: usize) -> u8;
 
+    /// Whether so many bytes from the beginning on are 0. All at once, where each takes long.
+    fn is_zero(&self, bytes: usize) -> bool {
+        (0..bytes).all(|at| self.load(at) == 0)
+    }
+
     /// Writes that.
     fn store(&self, at: usize, value: u8);
 }
@@ -140,7 +145,7 @@ pub fn a_new_region_is_zero_and_as_long_as_asked<W: World>() {
     assert!(!own.is_empty());
     assert_eq!(own.len(), 8192);
     let here = W::map(&own);
-    assert!((0..8192).all(|at| here.load(at) == 0));
+    assert!(here.is_zero(8192));
     let nothing = a.create(0, RegionOptions::default());
     assert_eq!(nothing.err(), Some(PortError::BadArgument));
 }
