@@ -282,7 +282,8 @@ pub trait Port {
     /// `BadArgument` when there is no such port.
     fn wait_fd(&self, port: LocalPort) -> Result<BorrowedFd<'_>, PortError>;
 
-    /// Looks what came at an end and clears it.
+    /// Looks what came at an end and clears it. Any number of notifications is told once, or once more if some came
+    /// after the first was delivered (Xen keeps them until the look).
     ///
     /// # Errors
     /// `BadArgument` when there is no such port.

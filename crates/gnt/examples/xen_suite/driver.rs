@@ -174,7 +174,7 @@ const CHECKS: &[Check] = list!(
     only_the_owner_of_a_region_can_grant_it,
     what_a_dead_domain_granted_stays_where_it_is_mapped_and_is_gone_elsewhere,
     a_channel_wakes_both_ways,
-    many_notifications_before_a_look_are_one,
+    many_notifications_before_a_look_are_one_or_two,
     a_notification_before_the_bind_is_not_lost,
     a_notification_wakes_the_end_it_is_for_and_no_other,
     who_is_passed_a_notifier_raises_the_other_end,
