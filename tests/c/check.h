@@ -247,6 +247,19 @@ static inline int share(int all)
     return in_guest() ? (all + 19) / 20 : all;
 }
 
+// Six signals that end a process, whatever it was started with: a shell starts what runs in the background with
+// some of them ignored.
+static inline const int *fatal_signals(void)
+{
+    static int fatal[6];
+    const int all[6] = {SIGTERM, SIGINT, SIGHUP, SIGALRM, SIGUSR1, SIGRTMAX};
+    for (int n = 0; n < 6; n++) {
+        fatal[n] = all[n];
+        CHECK(signal(fatal[n], SIG_DFL) != SIG_ERR);
+    }
+    return fatal;
+}
+
 struct scenario {
     const char *name;
     void (*run)(char **args);

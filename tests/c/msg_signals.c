@@ -460,10 +460,7 @@ static void only_the_thread_that_it_is_for(char **args)
 // A signal without a handler ends the sleeper, as any other process.
 static void fatal_signals_end_it(char **args)
 {
-    const int fatal[] = {SIGTERM, SIGINT, SIGHUP, SIGALRM, SIGUSR1, SIGRTMAX};
-    // A shell starts what runs in the background with some of them ignored.
-    for (int n = 0; n < 6; n++)
-        CHECK(signal(fatal[n], SIG_DFL) != SIG_ERR);
+    const int *fatal = fatal_signals();
     (void)args;
     prepare();
     for (int n = 0; n < 2 * KINDS; n++) {

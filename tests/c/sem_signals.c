@@ -391,10 +391,7 @@ static void semop_is_no_cancellation_point(char **args)
 // A signal without a handler ends the sleeper, as any other process.
 static void fatal_signals_end_it(char **args)
 {
-    const int fatal[] = {SIGTERM, SIGINT, SIGHUP, SIGALRM, SIGUSR1, SIGRTMAX};
-    // A shell starts what runs in the background with some of them ignored.
-    for (int n = 0; n < 6; n++)
-        CHECK(signal(fatal[n], SIG_DFL) != SIG_ERR);
+    const int *fatal = fatal_signals();
     (void)args;
     set = set_of(2);
     put(set, 1, 1);

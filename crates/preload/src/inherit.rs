@@ -42,17 +42,14 @@ pub enum Birth {
 /// In a child: makes up for what it has not inherited. Only those of its attachments count that are
 /// mapped in the end.
 pub fn make_up(session: &mut Session, birth: Birth) {
-    let known = INHERITED.load(Relaxed);
-    let inherited = match known {
+    let inherited = match INHERITED.load(Relaxed) {
         0 => find_out(session),
         known => Some(known == YES),
     };
-    match inherited {
-        Some(inherited) => INHERITED.store(if inherited { YES } else { NO }, Relaxed),
-        // There is nothing to inherit any more.
-        None => return,
-    }
-    if inherited == Some(true) {
+    // Else there is nothing to inherit any more.
+    let Some(inherited) = inherited else { return };
+    INHERITED.store(if inherited { YES } else { NO }, Relaxed);
+    if inherited {
         return;
     }
     session.sets.forget_grants();
