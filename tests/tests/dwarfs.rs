@@ -11,15 +11,13 @@ use vshmem_tests::{World, bin, root, stdout_of, succeed};
 /// Keys of the programs: of those that are started by hand, and of those that fork.
 const KEYS: &str = "all,private";
 
-/// A command of the Makefile, with its programs in a directory of the tests.
-fn make(target: &str) -> Command {
+/// The Makefile, with its programs in a directory of the tests.
+fn make(out: &Path) -> Command {
     let mut command = Command::new("make");
-    let out = root().join("target/tests-c/dwarfs");
     command
         .arg("-sC")
         .arg(root().join("dwarfs-c"))
-        .arg(format!("OUT={}", out.display()))
-        .arg(target);
+        .arg(format!("OUT={}", out.display()));
     command
 }
 
@@ -27,9 +25,23 @@ fn make(target: &str) -> Command {
 fn programs() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
-        succeed(make("all"));
-        root().join("target/tests-c/dwarfs")
+        let out = root().join("target/tests-c/dwarfs");
+        let mut all = make(&out);
+        all.arg("all");
+        succeed(all);
+        out
     })
+}
+
+/// The directory with what MPI between hosts runs, which is built with Open MPI (`hosts.sh`).
+fn programs_of_hosts() -> PathBuf {
+    let out = root().join("target/tests-c/dwarfs-openmpi");
+    let mut hybrid = make(&out);
+    hybrid
+        .arg("MPICC=mpicc.openmpi")
+        .arg(out.join("laplace-hybrid"));
+    succeed(hybrid);
+    out
 }
 
 /// What starts a program in a domain, as the scripts take it.
@@ -43,10 +55,9 @@ fn runner(domain: &str) -> String {
 
 /// `make check` with the workers in these domains; without any, natively. Nothing stays behind.
 fn check(domains: &[&str]) {
-    programs();
     let world = World::new();
-    let mut check = make("check");
-    check.env("VSHMEM_DIR", world.dir());
+    let mut check = make(programs());
+    check.arg("check").env("VSHMEM_DIR", world.dir());
     for (number, domain) in domains.iter().enumerate() {
         world.up(domain);
         check.env(format!("RUN_{number}"), runner(domain));
@@ -94,7 +105,7 @@ fn mpi_between_hosts_and_vshmem_within_them_agree_with_one_process() {
     // A world on each host: they share nothing but the wire.
     let worlds = [World::new(), World::new()];
     let mut hosts = Command::new(root().join("dwarfs-c/hosts.sh"));
-    hosts.arg(programs()).args(sizes);
+    hosts.arg(programs_of_hosts()).args(sizes);
     for (world, number) in worlds.iter().zip(1..) {
         world.up("a");
         world.up("b");
