@@ -9,6 +9,7 @@ mod miri;
 mod packages;
 mod programs;
 mod project;
+mod silence;
 mod test;
 
 use clap::Parser;

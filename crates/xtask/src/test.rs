@@ -2,10 +2,11 @@
 //! `cargo xtask test`: all checks and tests, and their sum.
 
 use crate::lab::{self, Kind};
-use crate::{Result, deb, packages, project};
+use crate::{Result, deb, packages, project, silence};
 use std::ffi::OsString;
-use std::io::{BufRead, BufReader, Write};
-use std::process::{ExitCode, Stdio};
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::Duration;
 
 /// How many tests passed and failed; a check that fails, or a test program that dies, is a
 /// failure as well.
@@ -19,6 +20,9 @@ pub struct Sum {
 /// Of the tests in PV guests of Xen, those of two guests; what runs in one guest alone takes half an hour in emulation.
 /// PVH guests are not for every run: emulated, they panic now and then (docs/lab.md). `cargo xtask lab test` runs all.
 const BETWEEN_GUESTS: &str = "!alone";
+
+/// Tests that print nothing for so long hang; building them takes a few minutes.
+const PATIENCE: Duration = Duration::from_secs(900);
 
 /// Runs everything, whatever of it fails; the last line printed is the sum.
 pub fn test(args: &[OsString]) -> Result<ExitCode> {
@@ -69,19 +73,16 @@ fn run_tests(args: &[OsString], sum: &mut Sum) -> Result<()> {
     if !args.iter().any(chosen) {
         tests.arg("--workspace");
     }
-    tests.args(args).stdout(Stdio::piped());
-    let mut child = tests.spawn().map_err(|e| project::cannot_run(&tests, &e))?;
+    tests.args(args);
     let before = sum.failed;
-    if let Some(stdout) = child.stdout.take() {
-        for line in BufReader::new(stdout).split(b'\n') {
-            let line = line.map_err(|e| format!("cannot read the tests' output: {e}"))?;
-            let mut out = std::io::stdout().lock();
-            // A reader that went away takes nothing from the result.
-            let _ = out.write_all(&line).and_then(|()| out.write_all(b"\n"));
-            sum.add(&String::from_utf8_lossy(&line));
-        }
-    }
-    let status = child.wait().map_err(|e| project::cannot_run(&tests, &e))?;
+    let heard = |line: &[u8]| {
+        let mut out = std::io::stdout().lock();
+        // A reader that went away takes nothing from the result.
+        let _ = out.write_all(line).and_then(|()| out.write_all(b"\n"));
+        sum.add(&String::from_utf8_lossy(line));
+    };
+    let hung = |process: &str| eprintln!("xtask: nothing heard for {PATIENCE:?}, ended: {process}");
+    let status = silence::run(&mut tests, PATIENCE, heard, hung)?;
     if let Err(error) = project::judge(&tests, status) {
         eprintln!("xtask: {error}");
         if sum.failed == before {
