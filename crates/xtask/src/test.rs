@@ -21,6 +21,9 @@ pub struct Sum {
 /// PVH guests are not for every run: emulated, they panic now and then (docs/lab.md). `cargo xtask lab test` runs all.
 const BETWEEN_GUESTS: &str = "!alone";
 
+/// Seconds that these may take: three times what they took in emulation.
+const GUESTS_LIMIT: u32 = 2400;
+
 /// Tests that print nothing for so long hang; building them takes a few minutes.
 const PATIENCE: Duration = Duration::from_secs(900);
 
@@ -57,7 +60,7 @@ pub fn test(args: &[OsString]) -> Result<ExitCode> {
     run_tests(args, &mut sum)?;
     // Arguments choose among cargo's tests.
     if args.is_empty()
-        && let Err(error) = lab::test(Kind::Pv, Some(BETWEEN_GUESTS), &mut sum)
+        && let Err(error) = lab::test(Kind::Pv, Some(BETWEEN_GUESTS), GUESTS_LIMIT, &mut sum)
     {
         eprintln!("xtask: {error}");
         sum.failed += 1;

@@ -33,6 +33,9 @@ use std::process::ExitCode;
 /// The most guests there can be.
 const MOST_GUESTS: usize = 9;
 
+/// Seconds that all tests between guests of a kind may take in emulation.
+const SUITE_LIMIT: u32 = 5400;
+
 /// What to do in the lab
 #[derive(Debug, Subcommand)]
 pub enum Task {
@@ -154,7 +157,7 @@ pub fn lab(task: Task) -> Result<ExitCode> {
             let mut sum = Sum::default();
             let kinds = guest.map_or(vec![Kind::Pv, Kind::Pvh], |kind| vec![kind]);
             for kind in kinds {
-                suite::run(kind, filter.as_deref(), &mut sum)?;
+                suite::run(kind, filter.as_deref(), SUITE_LIMIT, &mut sum)?;
             }
             println!("{sum}");
             Ok(sum.status())

@@ -26,15 +26,13 @@ const TESTS: [&str; 9] = [
 /// Guests: two that share, and a third that is refused.
 const GUESTS: usize = 3;
 
-/// Seconds that the suite may take in emulation.
-const LIMIT: u32 = 5400;
-
 /// What is left out in PVH guests unless it is asked for. In emulation they have one processor for all of
 /// them, and a test of those that run in one guest alone takes up to minutes.
 const NOT_IN_PVH: &str = "!alone";
 
-/// Runs the suite in guests of a kind, or what `filter` chooses by its name, and adds up how its tests went.
-pub fn run(kind: Kind, filter: Option<&str>, sum: &mut Sum) -> Result<()> {
+/// Runs the suite in guests of a kind, or what `filter` chooses by its name, in at most `limit` seconds, and adds
+/// up how its tests went.
+pub fn run(kind: Kind, filter: Option<&str>, limit: u32, sum: &mut Sum) -> Result<()> {
     let filter = filter.or((kind == Kind::Pvh).then_some(NOT_IN_PVH));
     let files = files()?;
     // The tests' users are in no group that the device could be given to.
@@ -50,7 +48,7 @@ pub fn run(kind: Kind, filter: Option<&str>, sum: &mut Sum) -> Result<()> {
         "VSHMEM_BIN_DIR=/lab VSHMEM_TEST_PROGRAMS=/lab exec /lab/guest_suite run {}{filter}",
         addresses.join(" ")
     );
-    let mut lab = on_network(kind, GUESTS, LIMIT, &files)?;
+    let mut lab = on_network(kind, GUESTS, limit, &files)?;
     lab.args(["--dom0", &suite]);
     for guest in 1..=GUESTS {
         lab.args([&format!("--dom{guest}"), &agent]);
