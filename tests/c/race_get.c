@@ -48,7 +48,7 @@ int main(int argc, char **argv) {
 		perror(argv[1]);
 		return 1;
 	}
-	alarm(120); // when another racer has died, this one would wait for ever
+	alarm(600); // when another racer has died, this one would wait for ever
 	for (int round = 0; round < rounds; round++) {
 		meet(racers);
 		int id = shmget(key + round, 4096, IPC_CREAT | IPC_EXCL | 0600);

@@ -8,9 +8,14 @@ use std::process::{Command, Stdio};
 /// Read by PostgreSQL's installation: settings for the cluster it would make.
 const CLUSTER_SETTINGS: &str = "/etc/postgresql-common/createcluster.d";
 
-/// Installs what is missing of the list, or says what to install.
+/// Installs what is missing of what the tests need, or says what to install.
 pub fn provide() -> Result<()> {
-    let list = project::root().join("ci/packages.txt");
+    require_list("ci/packages.txt")
+}
+
+/// Installs what is missing of a list of the project, or says what to install.
+pub fn require_list(list: &str) -> Result<()> {
+    let list = project::root().join(list);
     let text = std::fs::read_to_string(&list).map_err(|e| format!("{}: {e}", list.display()))?;
     if !Path::new("/usr/bin/dpkg-query").exists() {
         eprintln!(

@@ -72,7 +72,8 @@ impl Root {
     }
 }
 
-fn find(dir: &Path, begin: &str, end: &str) -> Result<PathBuf> {
+/// The one file of a directory whose name begins and ends like this.
+pub fn find(dir: &Path, begin: &str, end: &str) -> Result<PathBuf> {
     let entries = std::fs::read_dir(dir).map_err(|e| format!("{}: {e}", dir.display()))?;
     entries
         .flatten()

@@ -2,7 +2,7 @@
 //! The machine that Xen runs on: QEMU, as a program of ours, with a channel for each of those that
 //! have something to say.
 
-use super::{Accelerator, Kind, Setup};
+use super::{Accelerator, Kind, Setup, qemu};
 use crate::programs::{self, Program};
 use crate::{Result, packages, project};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -15,9 +15,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-/// QEMU, and the Debian package that has it.
+/// QEMU.
 const QEMU: &str = "qemu-system-x86_64";
-const PACKAGE: &str = "qemu-system-x86";
 
 /// Dom0's memory, and what Xen keeps for itself, in MiB.
 pub const DOM0_MEMORY: u32 = 2048;
@@ -56,6 +55,8 @@ pub struct Boot {
     /// Dom0's kernel and file system.
     pub kernel: PathBuf,
     pub archive: PathBuf,
+    /// Where the lab's own QEMU is.
+    pub lab: PathBuf,
 }
 
 /// A running machine. Dropped, it ends.
@@ -73,7 +74,7 @@ impl Machine {
         accelerator: Accelerator,
         logs: &Path,
     ) -> Result<Self> {
-        let mut command = qemu(boot, setup, accelerator)?;
+        let mut command = command(boot, setup, accelerator)?;
         let (sender, events) = channel();
         let mut theirs = Vec::new();
         let mut control = None;
@@ -118,12 +119,6 @@ impl Machine {
         let _ = self.control.write_all(format!("{command}\n").as_bytes());
     }
 
-    /// Has the machine look whether there is something to do. QEMU's emulation loses a timer's interrupt now and
-    /// then where there are PVH guests; with nothing else coming, Xen sleeps for ever then.
-    pub fn nudge(&mut self) {
-        self.tell("");
-    }
-
     /// Waits for the end of a machine that has said its last; what QEMU said, in `logs`, is the
     /// reason if it failed.
     pub fn finish(self, logs: &Path) -> Result<()> {
@@ -162,7 +157,7 @@ pub fn on_terminal(
     accelerator: Accelerator,
     logs: &Path,
 ) -> Result<()> {
-    let mut command = qemu(boot, setup, accelerator)?;
+    let mut command = command(boot, setup, accelerator)?;
     command.args(["-serial", "mon:stdio"]);
     for source in sources(setup).filter(|&source| source != Source::Xen) {
         let name = source.name();
@@ -193,12 +188,17 @@ fn port(command: &mut Command, source: Source) {
 }
 
 /// QEMU's command line without channels.
-fn qemu(boot: &Boot, setup: &Setup, accelerator: Accelerator) -> Result<Command> {
+fn command(boot: &Boot, setup: &Setup, accelerator: Accelerator) -> Result<Command> {
     // It ends with this process, however that ends.
     let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", "--", QEMU]);
+    command.args(["--pdeathsig", "KILL", "--"]);
+    match (accelerator, setup.guest) {
+        (Accelerator::Tcg, Kind::Pvh) => command.args(qemu::command(&boot.lab)),
+        _ => command.arg(QEMU),
+    };
     let guests = u32::try_from(setup.domains).unwrap_or(u32::MAX);
-    let processors = processors(accelerator, setup).to_string();
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let processors = cores.clamp(2, setup.domains + 1).to_string();
     let memory = DOM0_MEMORY + XEN_MEMORY + guests * (setup.memory + 16);
     command
         .args(["-accel", accelerator_argument(accelerator)])
@@ -249,20 +249,6 @@ fn accelerator_argument(accelerator: Accelerator) -> &'static str {
     }
 }
 
-/// How many processors.
-fn processors(accelerator: Accelerator, setup: &Setup) -> usize {
-    match (accelerator, setup.guest) {
-        // A VMRUN that injects an interrupt leaves it noted down (`exception_index` in QEMU 7.2). Should another
-        // processor kick this one before the guest's next exit or exception, it is injected once more,
-        // wherever the guest is: with two processors every other guest dies of that within a minute.
-        (Accelerator::Tcg, Kind::Pvh) => 1,
-        _ => {
-            let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-            cores.clamp(2, setup.domains + 1)
-        }
-    }
-}
-
 /// The processor: emulated, without what the emulation gets wrong.
 fn processor(accelerator: Accelerator, guest: Kind) -> &'static str {
     match (accelerator, guest) {
@@ -280,8 +266,11 @@ pub fn provide() -> Result<()> {
     if found().is_ok() {
         return Ok(());
     }
-    packages::require([PACKAGE])?;
+    packages::require([qemu::PACKAGE])?;
     found().map(drop).map_err(|e| {
-        format!("the lab runs in QEMU, and there is no {QEMU} here ({e}): install {PACKAGE}")
+        format!(
+            "the lab runs in QEMU, and there is no {QEMU} here ({e}): install {}",
+            qemu::PACKAGE
+        )
     })
 }

@@ -16,6 +16,7 @@ mod image;
 mod libraries;
 mod machine;
 mod place;
+mod qemu;
 mod report;
 mod run;
 mod session;

@@ -7,7 +7,7 @@ use super::image::{self, Work};
 use super::machine::{self, Boot, Machine};
 use super::place::Place;
 use super::session::{Phase, Session, Step};
-use super::{Accelerator, Kind, Run, Setup};
+use super::{Accelerator, Kind, Run, Setup, qemu};
 use crate::{Result, programs, project};
 use std::io::Write;
 use std::path::Path;
@@ -26,9 +26,6 @@ const FIRST_WORD: Duration = Duration::from_secs(10);
 
 /// Xen has counted, and the machine is off, within this time.
 const END: Duration = Duration::from_secs(120);
-
-/// An emulated machine that says nothing for so long is nudged.
-const NUDGE: Duration = Duration::from_secs(5);
 
 /// How it went, if not well.
 enum Failure {
@@ -64,6 +61,7 @@ pub fn run(run: &Run) -> Result<ExitCode> {
     let mut accelerator = place.accelerator(&run.setup);
     let mut failed = 0;
     loop {
+        provide_emulator(&place, &run.setup, accelerator)?;
         voice.lab(&format!(
             "booting Xen with {} {} guest(s) in QEMU, by {}",
             run.setup.domains,
@@ -114,6 +112,7 @@ pub fn run(run: &Run) -> Result<ExitCode> {
 pub fn shell(setup: &Setup) -> Result<()> {
     let (place, boot) = prepare(setup, Work::Shell)?;
     let accelerator = place.accelerator(setup);
+    provide_emulator(&place, setup, accelerator)?;
     eprintln!(
         "xtask: booting Xen in QEMU, by {}; if nothing comes: Ctrl-a x, and --accelerator tcg",
         accelerator.shown()
@@ -136,6 +135,14 @@ impl Kind {
             Kind::Pv => "PV",
             Kind::Pvh => "PVH",
         }
+    }
+}
+
+/// PVH guests are emulated by a QEMU of the lab's own.
+fn provide_emulator(place: &Place, setup: &Setup, accelerator: Accelerator) -> Result<()> {
+    match (accelerator, setup.guest) {
+        (Accelerator::Tcg, Kind::Pvh) => qemu::provide(place.dir()),
+        _ => Ok(()),
     }
 }
 
@@ -162,12 +169,14 @@ fn prepare(setup: &Setup, work: Work) -> Result<(Place, Boot)> {
     image::dom0(&root, setup, work, &guest)?.write(&archive)?;
     fits(&archive, machine::DOM0_MEMORY, "fewer --files")?;
     let kernel = root.image();
+    let lab = place.dir().to_owned();
     Ok((
         place,
         Boot {
             xen,
             kernel,
             archive,
+            lab,
         },
     ))
 }
@@ -206,17 +215,8 @@ fn once(
     let mut limit = Instant::now() + if mute { FIRST_WORD } else { SILENCE };
     loop {
         let left = limit.saturating_duration_since(Instant::now());
-        let wait = if accelerator == Accelerator::Tcg {
-            left.min(NUDGE)
-        } else {
-            left
-        };
-        let (source, bytes) = match machine.events().recv_timeout(wait) {
+        let (source, bytes) = match machine.events().recv_timeout(left) {
             Ok(event) => event,
-            Err(RecvTimeoutError::Timeout) if wait < left => {
-                machine.nudge();
-                continue;
-            }
             Err(RecvTimeoutError::Timeout) if mute => return Err(Failure::Mute),
             Err(RecvTimeoutError::Timeout) => {
                 return Err(failure(phase, late(&session, run.timeout)));

@@ -26,14 +26,9 @@ const TESTS: [&str; 9] = [
 /// Guests: two that share, and a third that is refused.
 const GUESTS: usize = 3;
 
-/// What is left out in PVH guests unless it is asked for. In emulation they have one processor for all of
-/// them, and a test of those that run in one guest alone takes up to minutes.
-const NOT_IN_PVH: &str = "!alone";
-
 /// Runs the suite in guests of a kind, or what `filter` chooses by its name, in at most `limit` seconds, and adds
 /// up how its tests went.
 pub fn run(kind: Kind, filter: Option<&str>, limit: u32, sum: &mut Sum) -> Result<()> {
-    let filter = filter.or((kind == Kind::Pvh).then_some(NOT_IN_PVH));
     let files = files()?;
     // The tests' users are in no group that the device could be given to.
     let agent = format!(
