@@ -17,8 +17,8 @@ pub struct Sum {
     pub failed: u64,
 }
 
-/// Of the tests in guests of Xen, those of two guests; what runs in one guest alone takes half an hour in emulation
-/// (`cargo xtask lab test`).
+/// Of the tests in guests of Xen, those of two PV guests. What runs in one guest alone takes half an hour in emulation,
+/// and in PVH guests not all is understood yet (docs/adr/0014-the-xen-port.md). `cargo xtask lab test` runs all.
 const BETWEEN_GUESTS: &str = "!alone";
 
 /// Seconds that these may take: three times what they took in emulation.
@@ -59,16 +59,11 @@ pub fn test(args: &[OsString]) -> Result<ExitCode> {
     }
     run_tests(args, &mut sum)?;
     // Arguments choose among cargo's tests.
-    let kinds: &[Kind] = if args.is_empty() {
-        &[Kind::Pv, Kind::Pvh]
-    } else {
-        &[]
-    };
-    for &kind in kinds {
-        if let Err(error) = lab::test(kind, Some(BETWEEN_GUESTS), GUESTS_LIMIT, &mut sum) {
-            eprintln!("xtask: {error}");
-            sum.failed += 1;
-        }
+    if args.is_empty()
+        && let Err(error) = lab::test(Kind::Pv, Some(BETWEEN_GUESTS), GUESTS_LIMIT, &mut sum)
+    {
+        eprintln!("xtask: {error}");
+        sum.failed += 1;
     }
     println!("{sum}");
     Ok(sum.status())
