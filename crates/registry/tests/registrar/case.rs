@@ -22,11 +22,7 @@ pub const KEY: i32 = 0x5601;
 pub fn test() -> Test {
     let env = Env::new();
     let mut registrar = Registrar::new(env.clone());
-    let mut peers = Fake::default();
-    for name in ["a", "b", "c"] {
-        let domid = registrar.enrol(name).unwrap();
-        peers.domains.entry(domid).or_default();
-    }
+    let peers = Fake::enrolled(&mut registrar);
     Test {
         env,
         registrar,

@@ -9,7 +9,7 @@ use vshmem_abi::limits::{MsgLimits, SemLimits, ShmLimits};
 use vshmem_abi::link::{CANDIDATES, LinkMsg, LinkOp};
 use vshmem_abi::wire::{Meta, QueueUse, State, Usage};
 use vshmem_abi::{Domid, Kind};
-use vshmem_registry::{Environment, NoAnswer, Peers};
+use vshmem_registry::{Environment, Keeper, NoAnswer, Peers, Registrar};
 
 /// Time and limits that the test sets.
 #[derive(Clone)]
@@ -73,6 +73,16 @@ pub struct Fake {
 }
 
 impl Fake {
+    /// Domains a, b and c, which the registrar has as 1 to 3.
+    pub fn enrolled<K: Keeper>(registrar: &mut Registrar<Env, K>) -> Self {
+        let mut peers = Self::default();
+        for name in ["a", "b", "c"] {
+            let domid = registrar.enrol(name).unwrap();
+            peers.domains.entry(domid).or_default();
+        }
+        peers
+    }
+
     pub fn attach(&mut self, domid: Domid, id: i32, nattch: u64) {
         let domain = self.domains.entry(domid).or_default();
         domain.usage.entry(id).or_default().nattch = nattch;

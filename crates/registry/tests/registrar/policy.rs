@@ -67,11 +67,7 @@ fn test(text: &str) -> Test {
     let place = Place::default();
     let mut registrar = Registrar::with_keeper(Env::new(), place.clone());
     registrar.set_policy(policy(text));
-    let mut peers = Fake::default();
-    for name in ["a", "b", "c"] {
-        let domid = registrar.enrol(name).unwrap();
-        peers.domains.entry(domid).or_default();
-    }
+    let peers = Fake::enrolled(&mut registrar);
     Test {
         registrar,
         place,

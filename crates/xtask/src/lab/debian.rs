@@ -111,11 +111,18 @@ fn versions(wanted: &[&str]) -> Result<Versions> {
 
 fn update() -> Result<()> {
     eprintln!("xtask: fetching Debian's lists of packages");
-    project::run(
-        Command::new("apt-get")
-            .args(["-q", "update"])
-            .stdout(Stdio::null()),
-    )
+    project::run(apt_get().arg("update").stdout(Stdio::null()))
+}
+
+/// `apt-get` that may fetch into the project.
+pub fn apt_get() -> Command {
+    let mut apt = Command::new("apt-get");
+    apt.arg("-q");
+    if nix::unistd::geteuid().is_root() {
+        // The user that apt changes to may have no way to the project.
+        apt.args(["-o", "APT::Sandbox::User=root"]);
+    }
+    apt
 }
 
 fn ask(wanted: &[&str]) -> Result<Versions> {
@@ -228,14 +235,9 @@ fn download(archives: &Path, versions: &Versions) -> Result<()> {
     let named = versions
         .iter()
         .map(|(name, version)| format!("{name}={version}"));
-    let mut download = Command::new("apt-get");
-    if nix::unistd::geteuid().is_root() {
-        // The user that apt changes to may have no way to the project.
-        download.args(["-o", "APT::Sandbox::User=root"]);
-    }
     project::run(
-        download
-            .args(["-q", "download"])
+        apt_get()
+            .arg("download")
             .args(named)
             .current_dir(archives)
             .stdout(Stdio::null()),

@@ -192,10 +192,11 @@ fn command(boot: &Boot, setup: &Setup, accelerator: Accelerator) -> Result<Comma
     // It ends with this process, however that ends.
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--"]);
-    match (accelerator, setup.guest) {
-        (Accelerator::Tcg, Kind::Pvh) => command.args(qemu::command(&boot.lab)),
-        _ => command.arg(QEMU),
-    };
+    if qemu::is_for(setup, accelerator) {
+        command.args(qemu::command(&boot.lab));
+    } else {
+        command.arg(QEMU);
+    }
     let guests = u32::try_from(setup.domains).unwrap_or(u32::MAX);
     let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
     let processors = cores.clamp(2, setup.domains + 1).to_string();

@@ -2,9 +2,8 @@
 //! The QEMU that emulates machines with PVH guests: Debian's source with the corrections of `qemu.patch`, built
 //! once below `target/lab`. Debian's own does for all others.
 
-use super::debian;
+use super::{Accelerator, Kind, Setup, debian};
 use crate::{Result, packages, project};
-use nix::unistd::geteuid;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -30,6 +29,11 @@ const OPTIONS: [&str; 8] = [
     "--disable-debug-info",
     "--disable-install-blobs",
 ];
+
+/// Whether it is this QEMU that runs a machine.
+pub fn is_for(setup: &Setup, accelerator: Accelerator) -> bool {
+    (accelerator, setup.guest) == (Accelerator::Tcg, Kind::Pvh)
+}
 
 /// How it is started, once it is built.
 pub fn command(lab: &Path) -> Vec<PathBuf> {
@@ -114,9 +118,8 @@ fn fetch(dir: &Path) -> Result<PathBuf> {
 
 /// apt with lists of its own, since few machines have those of sources.
 fn apt(list: &Path, lists: &Path) -> Command {
-    let mut apt = Command::new("apt-get");
-    apt.arg("-q")
-        .arg("-o")
+    let mut apt = debian::apt_get();
+    apt.arg("-o")
         .arg(format!("Dir::Etc::sourcelist={}", list.display()))
         .args(["-o", "Dir::Etc::sourceparts=/dev/null", "-o"])
         .arg(format!("Dir::State::lists={}", lists.display()))
@@ -126,17 +129,13 @@ fn apt(list: &Path, lists: &Path) -> Command {
             "-o",
             "Dir::Cache::srcpkgcache=",
         ]);
-    if geteuid().is_root() {
-        // The user that apt changes to may have no way to the project.
-        apt.args(["-o", "APT::Sandbox::User=root"]);
-    }
     apt
 }
 
 /// Where the package comes from, as a list of sources has it.
 fn origin() -> Result<String> {
-    let mut ask = Command::new("apt-get");
-    ask.args(["-q", "--print-uris", "download", PACKAGE]);
+    let mut ask = debian::apt_get();
+    ask.args(["--print-uris", "download", PACKAGE]);
     let output = ask.output().map_err(|e| project::cannot_run(&ask, &e))?;
     project::judge(&ask, output.status)?;
     let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();

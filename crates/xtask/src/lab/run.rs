@@ -61,7 +61,9 @@ pub fn run(run: &Run) -> Result<ExitCode> {
     let mut accelerator = place.accelerator(&run.setup);
     let mut failed = 0;
     loop {
-        provide_emulator(&place, &run.setup, accelerator)?;
+        if qemu::is_for(&run.setup, accelerator) {
+            qemu::provide(place.dir())?;
+        }
         voice.lab(&format!(
             "booting Xen with {} {} guest(s) in QEMU, by {}",
             run.setup.domains,
@@ -112,7 +114,9 @@ pub fn run(run: &Run) -> Result<ExitCode> {
 pub fn shell(setup: &Setup) -> Result<()> {
     let (place, boot) = prepare(setup, Work::Shell)?;
     let accelerator = place.accelerator(setup);
-    provide_emulator(&place, setup, accelerator)?;
+    if qemu::is_for(setup, accelerator) {
+        qemu::provide(place.dir())?;
+    }
     eprintln!(
         "xtask: booting Xen in QEMU, by {}; if nothing comes: Ctrl-a x, and --accelerator tcg",
         accelerator.shown()
@@ -135,14 +139,6 @@ impl Kind {
             Kind::Pv => "PV",
             Kind::Pvh => "PVH",
         }
-    }
-}
-
-/// PVH guests are emulated by a QEMU of the lab's own.
-fn provide_emulator(place: &Place, setup: &Setup, accelerator: Accelerator) -> Result<()> {
-    match (accelerator, setup.guest) {
-        (Accelerator::Tcg, Kind::Pvh) => qemu::provide(place.dir()),
-        _ => Ok(()),
     }
 }
 
