@@ -6,6 +6,7 @@
 //   get KEY SIZE FLAGS     -> id
 //   dt N                                     peek N OFFSET  -> byte
 //   poke N OFFSET BYTE                       rm ID
+//   word N OFFSET          -> the eight bytes there, read at once
 //   set ID UID MODE                          stat ID -> nattch lpid cpid mode key size owner
 //   many KEY COUNT         -> first failure's errno, how many were made; ids are remembered
 //   drop                   -> removes what `many` made, how many
@@ -73,7 +74,7 @@ int main(void)
             continue;
         long a = strtol(words[0], NULL, 0), b = strtol(words[1], NULL, 0);
         long c = strtol(words[2], NULL, 0);
-        volatile char *at = a >= 0 && a < attachments ? attached[a] : NULL;
+        volatile unsigned char *at = a >= 0 && a < attachments ? attached[a] : NULL;
         if (strcmp(verb, "up") == 0) {
             answer(0);
         } else if (strcmp(verb, "get") == 0) {
@@ -86,8 +87,10 @@ int main(void)
             answer(shmdt((const void *)at));
         } else if (strcmp(verb, "peek") == 0) {
             answer(at[b]);
+        } else if (strcmp(verb, "word") == 0) {
+            answer(*(volatile long *)(at + b));
         } else if (strcmp(verb, "poke") == 0) {
-            at[b] = (char)c;
+            at[b] = (unsigned char)c;
             answer(0);
         } else if (strcmp(verb, "writable") == 0) {
             answer(mprotect((void *)at, PAGE, PROT_READ | PROT_WRITE));
