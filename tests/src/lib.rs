@@ -112,6 +112,14 @@ pub fn succeed(mut command: Command) -> Output {
     output
 }
 
+/// Copies a program that is to be run. A process of its own does it: this one's file, open for writing, would be
+/// inherited by what another test's thread starts meanwhile, and who runs it then gets ETXTBSY.
+pub fn copy_program(from: &Path, to: &Path) {
+    let mut command = Command::new("cp");
+    command.arg(from).arg(to);
+    succeed(command);
+}
+
 /// What a successful command wrote to stdout.
 pub fn stdout_of(command: Command) -> String {
     String::from_utf8(succeed(command).stdout).expect("UTF-8 output")

@@ -11,7 +11,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use vshmem_tests::program::{in_own_namespace, succeed_silently};
-use vshmem_tests::{World, bin, stdout_of, wait_until};
+use vshmem_tests::{World, bin, copy_program, stdout_of, wait_until};
 
 /// A uid, and gid, that is not root's.
 const NOBODY: u32 = 65534;
@@ -51,7 +51,7 @@ impl Place {
         fs::write(place.path("tree/given"), "given").expect("write");
         fs::write(place.path("tree/kept"), "kept").expect("write");
         for name in ["vshmem", "vshmemd", "libvshmem.so"] {
-            fs::copy(bin(name), place.path("bin").join(name)).expect("copy");
+            copy_program(&bin(name), &place.path("bin").join(name));
         }
         for (name, mode) in [
             ("", 0o755),

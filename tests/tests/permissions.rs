@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use vshmem_tests::actor::Actor;
 use vshmem_tests::program::{is_root, kept_natively_and_routed};
-use vshmem_tests::{World, cc};
+use vshmem_tests::{World, cc, copy_program};
 
 const NOBODY: u32 = 65534;
 
@@ -67,9 +67,9 @@ fn actor_of_nobody(world: &World, domain: &str) -> Actor {
     std::fs::set_permissions(world.dir(), std::fs::Permissions::from_mode(0o755)).expect("chmod");
     // Where the tests are may be out of reach of other users.
     let program = world.dir().join("actor");
-    std::fs::copy(cc("actor"), &program).expect("copy");
+    copy_program(&cc("actor"), &program);
     let library = world.dir().join("libvshmem.so");
-    std::fs::copy(vshmem_tests::bin("libvshmem.so"), &library).expect("copy");
+    copy_program(&vshmem_tests::bin("libvshmem.so"), &library);
     let mut command = world.preload(domain, "all,private", &program);
     command.env("LD_PRELOAD", &library).uid(NOBODY).gid(NOBODY);
     Actor::start(command)
@@ -125,7 +125,7 @@ fn another_user_cannot_stop_a_domain() {
     let pid = world.pid("a");
     std::fs::set_permissions(world.dir(), std::fs::Permissions::from_mode(0o755)).expect("chmod");
     let command = world.dir().join("vshmem");
-    std::fs::copy(vshmem_tests::bin("vshmem"), &command).expect("copy");
+    copy_program(&vshmem_tests::bin("vshmem"), &command);
     for args in [&["--domain", "a"][..], &["--all"], &["--all", "--force"]] {
         let mut down = std::process::Command::new(&command);
         down.arg("down").args(args).env("VSHMEM_DIR", world.dir());
