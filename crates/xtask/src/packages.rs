@@ -15,16 +15,18 @@ pub fn provide() -> Result<()> {
 
 /// Installs what is missing of a list of the project, or says what to install.
 pub fn require_list(list: &str) -> Result<()> {
-    let list = project::root().join(list);
-    let text = std::fs::read_to_string(&list).map_err(|e| format!("{}: {e}", list.display()))?;
+    let text = read(list)?;
     if !Path::new("/usr/bin/dpkg-query").exists() {
-        eprintln!(
-            "xtask: this is no Debian; what {} lists must be there",
-            list.display()
-        );
+        eprintln!("xtask: this is no Debian; what {list} lists must be there");
         return Ok(());
     }
     require(names(&text))
+}
+
+/// The text of a list of the project, for [`names`].
+pub fn read(list: &str) -> Result<String> {
+    let list = project::root().join(list);
+    Ok(std::fs::read_to_string(&list).map_err(|e| format!("{}: {e}", list.display()))?)
 }
 
 /// Installs what is missing of these, or says what to install.
@@ -106,7 +108,7 @@ mod tests {
 
     #[test]
     fn the_list_of_the_project_names_packages_only() {
-        let list = std::fs::read_to_string(project::root().join("ci/packages.txt")).unwrap();
+        let list = read("ci/packages.txt").unwrap();
         let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "+-.".contains(c);
         for name in names(&list) {
             assert!(name.chars().all(allowed), "{name}");

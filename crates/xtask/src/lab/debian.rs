@@ -24,9 +24,7 @@ pub struct Root {
 impl Root {
     /// Fetches and unpacks what is not there yet.
     pub fn provide(lab: &Path) -> Result<Self> {
-        let list = project::root().join("ci/lab-packages.txt");
-        let text =
-            std::fs::read_to_string(&list).map_err(|e| format!("{}: {e}", list.display()))?;
+        let text = packages::read("ci/lab-packages.txt")?;
         let wanted: Vec<&str> = packages::names(&text).collect();
         let (dir, stamp) = (lab.join("root"), lab.join("packages"));
         let there = std::fs::read_to_string(&stamp).ok();
@@ -261,7 +259,7 @@ mod tests {
 
     #[test]
     fn the_list_names_the_hypervisor_and_a_kernel() {
-        let text = std::fs::read_to_string(project::root().join("ci/lab-packages.txt")).unwrap();
+        let text = packages::read("ci/lab-packages.txt").unwrap();
         let names: Vec<_> = packages::names(&text).collect();
         assert!(names.contains(&KERNEL));
         assert!(names.iter().any(|n| n.starts_with("xen-hypervisor-")));
