@@ -53,7 +53,7 @@ pub enum Task {
         guest: Option<Kind>,
 
         /// Only the tests with this in their names, or with one of several parts between `|`, and without those that
-        /// begin with `!` [default for PVH guests: !alone]
+        /// begin with `!` [default: all, which takes hours in emulation]
         filter: Option<String>,
     },
     /// Measure between two guests, by Vshmem and by the network, and write target/lab/figures.json
