@@ -228,6 +228,22 @@ fn a_stopped_daemon_of_the_own_domain_gives_enodev_and_works_when_it_goes_on() {
 }
 
 #[test]
+fn hundreds_that_connect_to_a_daemon_that_is_stopped_for_seconds_are_served_when_it_goes_on() {
+    let world = World::new();
+    // They connect with their first call.
+    let mut actors: Vec<_> = (0..200).map(|_| Actor::of(&world, "a")).collect();
+    world.kill("a", Signal::SIGSTOP);
+    let request = "get 0x458 4096 01600";
+    actors.iter_mut().for_each(|actor| actor.send(request));
+    // Longer than a program waits for a place among those who have connected.
+    std::thread::sleep(std::time::Duration::from_secs(6));
+    world.kill("a", Signal::SIGCONT);
+    for actor in &mut actors {
+        assert!(actor.answer(request).is_ok(), "{}", actor.said());
+    }
+}
+
+#[test]
 fn a_daemon_killed_in_the_middle_of_a_call_ends_the_call() {
     let world = World::new();
     let mut a = Actor::of(&world, "a");

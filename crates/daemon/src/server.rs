@@ -54,6 +54,11 @@ impl DaemonError {
     }
 }
 
+/// How many programs may have connected before one of them is served, as systemd has it for sockets of its own; the
+/// kernel takes no more than `net.core.somaxconn`. Whoever finds no place waits a few seconds and gives up, so hundreds
+/// that begin at once while the machine is busy need one each.
+const BACKLOG: i32 = 4096;
+
 /// A listening `SOCK_SEQPACKET` socket; a file that it has made goes when it is dropped.
 #[derive(Debug)]
 pub struct Listener {
@@ -128,7 +133,7 @@ impl Listener {
             rustix::fs::fchmod(&socket, mode)?;
             rustix::net::bind(&socket, &address)?;
             rustix::fs::chmod(path, mode)?;
-            rustix::net::listen(&socket, 128)?;
+            rustix::net::listen(&socket, BACKLOG)?;
             Ok(socket)
         };
         let socket = attempt().map_err(DaemonError::io(format!(

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the registrar needs from outside: other domains, the time, the kernel's settings.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use rustix::time::{ClockId, clock_gettime};
 use vshmem_abi::Domid;
 use vshmem_abi::limits::{MsgLimits, MsgSettings, SemLimits, Setting, ShmLimits};
 use vshmem_abi::link::LinkMsg;
@@ -70,8 +70,8 @@ impl System {
 
 impl Environment for System {
     fn now(&self) -> i64 {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH);
-        since.map_or(0, |d| i64::try_from(d.as_secs()).unwrap_or(i64::MAX))
+        // That of time(2), which the kernel stamps with.
+        clock_gettime(ClockId::RealtimeCoarse).tv_sec
     }
 
     fn shm_limits(&self) -> ShmLimits {

@@ -26,7 +26,7 @@ pub fn require_list(list: &str) -> Result<()> {
 /// The text of a list of the project, for [`names`].
 pub fn read(list: &str) -> Result<String> {
     let list = project::root().join(list);
-    Ok(std::fs::read_to_string(&list).map_err(|e| format!("{}: {e}", list.display()))?)
+    std::fs::read_to_string(&list).map_err(|e| format!("{}: {e}", list.display()))
 }
 
 /// Installs what is missing of these, or says what to install.

@@ -473,9 +473,10 @@ pub(super) fn now() -> i64 {
         .saturating_add(now.tv_nsec)
 }
 
-/// Seconds since the epoch.
+/// Seconds since the epoch, of the clock that the kernel stamps sets and queues with: that of time(2), which lags behind the
+/// exact one by up to a tick.
 pub fn seconds() -> i64 {
-    now() / 1_000_000_000
+    clock_gettime(ClockId::RealtimeCoarse).tv_sec
 }
 
 impl Attend for Domain {

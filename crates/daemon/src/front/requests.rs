@@ -6,13 +6,12 @@
 use super::answer::{Answer, Answered, Passed};
 use super::creation::{Candidates, Plan};
 use super::creds::Caller;
-use super::domain::{Domain, Made};
+use super::domain::{Domain, Made, seconds};
 use super::link::Link;
 use super::shared::Shared;
 use crate::throttle::Throttle;
 use rustix::fs::fstat;
 use rustix::io::Errno;
-use rustix::time::{ClockId, clock_gettime};
 use std::os::fd::BorrowedFd;
 use vshmem_abi::Kind;
 use vshmem_abi::ids::{IPC_PRIVATE, may_be_routed};
@@ -544,9 +543,4 @@ fn existing(slot: u32, meta: &Meta, flags: i32, size: u64, from: &Asker<'_>) -> 
     } else {
         Ok(Answer::with(meta.id, slot, meta))
     }
-}
-
-/// Seconds since the epoch.
-fn seconds() -> i64 {
-    clock_gettime(ClockId::Realtime).tv_sec
 }
