@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the registrar needs from outside: other domains, the time, the kernel's settings.
+//! What the registrar needs from outside: other domains, the kernel's settings.
 
-use rustix::time::{ClockId, clock_gettime};
 use vshmem_abi::Domid;
 use vshmem_abi::limits::{MsgLimits, MsgSettings, SemLimits, Setting, ShmLimits};
 use vshmem_abi::link::LinkMsg;
@@ -21,11 +20,8 @@ pub trait Peers {
     fn query(&mut self, domid: Domid, query: &LinkMsg) -> Result<LinkMsg, NoAnswer>;
 }
 
-/// The time and the limits, which tests replace.
+/// The limits, which tests replace.
 pub trait Environment {
-    /// Seconds since the epoch.
-    fn now(&self) -> i64;
-
     /// The limits of segments that hold at this moment.
     fn shm_limits(&self) -> ShmLimits;
 
@@ -36,7 +32,7 @@ pub trait Environment {
     fn msg_limits(&self) -> MsgLimits;
 }
 
-/// The machine's clock, and the kernel's settings with what raises them.
+/// The kernel's settings, with what raises them.
 #[derive(Debug)]
 pub struct System {
     max: Setting<u64>,
@@ -69,11 +65,6 @@ impl System {
 }
 
 impl Environment for System {
-    fn now(&self) -> i64 {
-        // That of time(2), which the kernel stamps with.
-        clock_gettime(ClockId::RealtimeCoarse).tv_sec
-    }
-
     fn shm_limits(&self) -> ShmLimits {
         ShmLimits {
             max: self.max.read(),

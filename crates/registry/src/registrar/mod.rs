@@ -186,7 +186,6 @@ impl<E: Environment, K: Keeper> Registrar<E, K> {
             state: State::Live as u32,
             mode: asked.mode & MODE_BITS,
             owner: from,
-            ctime: self.env.now(),
             made_with: asked.key,
             ..*asked
         };
@@ -236,7 +235,6 @@ impl<E: Environment, K: Keeper> Registrar<E, K> {
         request: &LinkMsg,
         peers: &mut dyn Peers,
     ) -> Result<LinkMsg, Errno> {
-        let now = self.env.now();
         self.permit_on(from, request, Wanted::Change)?;
         let construct = self.sound(request)?;
         let id = construct.meta.id;
@@ -247,7 +245,7 @@ impl<E: Environment, K: Keeper> Registrar<E, K> {
             meta.uid = asked.uid;
             meta.gid = asked.gid;
             meta.mode = (meta.mode & !MODE_BITS) | (asked.mode & MODE_BITS);
-            meta.ctime = now;
+            meta.ctime = asked.ctime;
         }
         let construct = self.table.get_mut(id).ok_or(Errno::INVAL)?;
         keep(&mut self.keeper, construct);

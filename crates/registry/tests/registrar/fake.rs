@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Domains that exist only as what they would answer, a clock that is set by hand, and requests.
+//! Domains that exist only as what they would answer, limits that are set by hand, and requests.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -11,10 +11,9 @@ use vshmem_abi::wire::{Meta, QueueUse, State, Usage};
 use vshmem_abi::{Domid, Kind};
 use vshmem_registry::{Environment, Keeper, NoAnswer, Peers, Registrar};
 
-/// Time and limits that the test sets.
+/// Limits that the test sets.
 #[derive(Clone)]
 pub struct Env {
-    pub now: Rc<Cell<i64>>,
     pub limits: Rc<Cell<ShmLimits>>,
     pub sem_limits: Rc<Cell<SemLimits>>,
     pub msg_limits: Rc<Cell<MsgLimits>>,
@@ -23,7 +22,6 @@ pub struct Env {
 impl Env {
     pub fn new() -> Self {
         Self {
-            now: Rc::new(Cell::new(1000)),
             limits: Rc::new(Cell::new(ShmLimits::DEFAULT)),
             sem_limits: Rc::new(Cell::new(SemLimits::DEFAULT)),
             msg_limits: Rc::new(Cell::new(MsgLimits::DEFAULT)),
@@ -32,10 +30,6 @@ impl Env {
 }
 
 impl Environment for Env {
-    fn now(&self) -> i64 {
-        self.now.get()
-    }
-
     fn shm_limits(&self) -> ShmLimits {
         self.limits.get()
     }
@@ -139,13 +133,14 @@ pub fn about(op: LinkOp, id: i32) -> LinkMsg {
     LinkMsg::about(op, meta)
 }
 
-/// `shmget` and its kin; `ids` are given without [`ROUTED_BIT`].
+/// `shmget` and its kin, at second 1000; `ids` are given without [`ROUTED_BIT`].
 pub fn get(kind: Kind, key: i32, size: u64, flags: i32, ids: [i32; CANDIDATES]) -> LinkMsg {
     let meta = Meta {
         kind: kind as u32,
         key,
         size,
         mode: (flags & 0o777) as u32,
+        ctime: 1000,
         ..Meta::default()
     };
     LinkMsg {

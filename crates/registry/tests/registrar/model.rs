@@ -124,7 +124,8 @@ impl Thing {
 }
 
 struct Model {
-    env: Env,
+    /// The time, in seconds.
+    now: i64,
     registrar: Registrar<Env>,
     /// Also holds the truth about attachments.
     fake: Fake,
@@ -141,8 +142,8 @@ impl Model {
         env.sem_limits.set(SEM_LIMITS);
         env.msg_limits.set(MSG_LIMITS);
         let mut model = Self {
-            registrar: Registrar::new(env.clone()),
-            env,
+            now: 1000,
+            registrar: Registrar::new(env),
             fake: Fake::default(),
             things: Vec::new(),
             view: BTreeMap::new(),
@@ -222,7 +223,8 @@ impl Model {
         else {
             return;
         };
-        let request = get(kind, key, pages * 4096 - 1, flags | 0o600, ids);
+        let mut request = get(kind, key, pages * 4096 - 1, flags | 0o600, ids);
+        request.meta.ctime = self.now;
         let answer = self.ask(from, &request);
         let there = self
             .things
@@ -288,7 +290,7 @@ impl Model {
             state: State::Live,
             mode: 0o600,
             locked: false,
-            ctime: self.env.now.get(),
+            ctime: self.now,
             index,
             mapped: BTreeSet::from([from]),
         });
@@ -298,15 +300,16 @@ impl Model {
         let mut request = about(LinkOp::Set, id);
         request.flags = i32::from(mode.is_none());
         request.meta.mode = mode.unwrap_or(0o2000);
+        request.meta.ctime = self.now;
+        let time = self.now;
         let answer = self.ask(from, &request);
-        let now = self.env.now.get();
         let want = self.unsound(id);
         assert_eq!(answer.errno, want.unwrap_or(0));
         if want.is_none()
             && let Some(thing) = self.thing_mut(id)
         {
             match mode {
-                Some(mode) => (thing.mode, thing.ctime) = (mode, now),
+                Some(mode) => (thing.mode, thing.ctime) = (mode, time),
                 None => thing.locked = true,
             }
         }
@@ -426,7 +429,7 @@ impl Model {
     }
 
     fn step(&mut self, who: usize, what: usize, step: &Step) {
-        self.env.now.set(self.env.now.get() + 1);
+        self.now += 1;
         let able: Vec<Domid> = self.fake.domains.keys().copied().collect();
         let from = able[who % able.len()];
         let id = match self.things.get(what % (self.things.len() + 1)) {

@@ -268,7 +268,7 @@ impl World {
             (What::Attach, Some(id)) => self.attach(domid, id),
             (What::Detach, Some(id)) => self.detach(domid, id),
             (What::Remove, Some(id)) => self.remove(domid, id),
-            (What::Set, Some(id)) => self.ask(domid, &about(LinkOp::Set, id)).is_some(),
+            (What::Set, Some(id)) => self.set(domid, id),
             (What::Die, _) if living.len() > 1 => {
                 self.fronts.all.remove(&domid);
                 let died = self.work(|registrar, fronts| registrar.domain_died(domid, fronts));
@@ -279,6 +279,19 @@ impl World {
             }
             _ => true,
         }
+    }
+
+    fn set(&mut self, domid: Domid, id: i32) -> bool {
+        let Some(answer) = self.ask(domid, &about(LinkOp::Set, id)) else {
+            return false;
+        };
+        if answer.errno == 0 {
+            self.front(domid)
+                .known
+                .entry(id)
+                .and_modify(|known| known.0 = answer.meta);
+        }
+        true
     }
 
     fn get(&mut self, domid: Domid, kind: Kind, key: i32) -> bool {

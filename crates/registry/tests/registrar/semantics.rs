@@ -25,7 +25,6 @@ fn a_new_segment_has_what_was_asked_and_what_the_registrar_adds() {
         state: State::Live as u32,
         mode: 0o640,
         owner: 2,
-        ctime: 1000,
         made_with: KEY,
         ..request.meta
     };
@@ -241,7 +240,6 @@ fn a_segment_lives_until_the_last_detach_anywhere_but_its_key_is_free_at_once() 
 fn a_removal_changes_no_ctime_and_can_be_repeated() {
     let mut t = test();
     let id = t.make();
-    t.env.now.set(2000);
     for _ in 0..2 {
         let removed = t.remove(1, id, 1);
         assert_eq!((state(&removed), removed.meta.ctime), (State::Dest, 1000));
@@ -266,8 +264,8 @@ fn sets_and_queues_are_gone_when_they_are_removed() {
 fn a_set_reaches_every_domain_that_knows_and_moves_ctime() {
     let mut t = test();
     let id = t.shared();
-    t.env.now.set(2000);
     let mut request = about(LinkOp::Set, id);
+    request.meta.ctime = 2000;
     (request.meta.uid, request.meta.gid) = (5, 6);
     request.meta.mode = 0o7123;
     let done = t.ask(2, &request);
@@ -281,8 +279,8 @@ fn a_set_reaches_every_domain_that_knows_and_moves_ctime() {
 fn a_lock_sets_its_bit_alone_and_leaves_ctime() {
     let mut t = test();
     let id = t.make();
-    t.env.now.set(2000);
     let mut lock = about(LinkOp::Set, id);
+    lock.meta.ctime = 2000;
     lock.flags = 1;
     lock.meta.mode = 0o777 | MODE_LOCKED;
     let meta = t.ask(1, &lock).meta;
