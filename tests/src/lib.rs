@@ -120,6 +120,13 @@ pub fn copy_program(from: &Path, to: &Path) {
     succeed(command);
 }
 
+/// Copies the project's programs and library to where every user can reach them, which where they were built need not be.
+pub fn copy_product(dir: &Path) {
+    for name in ["vshmem", "vshmemd", "libvshmem.so"] {
+        copy_program(&bin(name), &dir.join(name));
+    }
+}
+
 /// What a successful command wrote to stdout.
 pub fn stdout_of(command: Command) -> String {
     String::from_utf8(succeed(command).stdout).expect("UTF-8 output")

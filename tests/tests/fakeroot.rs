@@ -11,7 +11,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use vshmem_tests::program::{in_own_namespace, succeed_silently};
-use vshmem_tests::{World, bin, copy_program, stdout_of, wait_until};
+use vshmem_tests::{World, copy_product, stdout_of, wait_until};
 
 /// A uid, and gid, that is not root's.
 const NOBODY: u32 = 65534;
@@ -50,9 +50,7 @@ impl Place {
         fs::create_dir(place.path("bin")).expect("mkdir");
         fs::write(place.path("tree/given"), "given").expect("write");
         fs::write(place.path("tree/kept"), "kept").expect("write");
-        for name in ["vshmem", "vshmemd", "libvshmem.so"] {
-            copy_program(&bin(name), &place.path("bin").join(name));
-        }
+        copy_product(&place.path("bin"));
         for (name, mode) in [
             ("", 0o755),
             ("bin", 0o755),

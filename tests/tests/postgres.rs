@@ -12,7 +12,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use vshmem_abi::ids::may_be_routed;
-use vshmem_tests::{World, bin, copy_program, stdout_of, succeed, wait_until};
+use vshmem_tests::{World, copy_product, stdout_of, succeed, wait_until};
 
 /// Where Debian's package has its programs.
 const PROGRAMS: &str = "/usr/lib/postgresql/15/bin";
@@ -105,9 +105,7 @@ impl Postgres {
         if let Some(world) = &new.world {
             // The daemons are the caller's, the clients another user's, who may not even be
             // able to reach the directory that the programs were built in.
-            for name in ["vshmem", "vshmemd", "libvshmem.so"] {
-                copy_program(&bin(name), &new.path("bin").join(name));
-            }
+            copy_product(&new.path("bin"));
             fs::set_permissions(world.dir(), readable).expect("chmod");
             world.up(DOMAIN);
         }

@@ -60,8 +60,8 @@ pub fn test(args: &[OsString]) -> Result<ExitCode> {
     }
     run_tests(args, &mut sum)?;
     // Arguments choose among cargo's tests.
-    let kinds = if args.is_empty() {
-        &[Kind::Pv, Kind::Pvh][..]
+    let kinds: &[Kind] = if args.is_empty() {
+        &[Kind::Pv, Kind::Pvh]
     } else {
         &[]
     };

@@ -301,7 +301,6 @@ impl Model {
         request.flags = i32::from(mode.is_none());
         request.meta.mode = mode.unwrap_or(0o2000);
         request.meta.ctime = self.now;
-        let time = self.now;
         let answer = self.ask(from, &request);
         let want = self.unsound(id);
         assert_eq!(answer.errno, want.unwrap_or(0));
@@ -309,7 +308,7 @@ impl Model {
             && let Some(thing) = self.thing_mut(id)
         {
             match mode {
-                Some(mode) => (thing.mode, thing.ctime) = (mode, time),
+                Some(mode) => (thing.mode, thing.ctime) = (mode, request.meta.ctime),
                 None => thing.locked = true,
             }
         }

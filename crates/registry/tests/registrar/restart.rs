@@ -268,7 +268,7 @@ impl World {
             (What::Attach, Some(id)) => self.attach(domid, id),
             (What::Detach, Some(id)) => self.detach(domid, id),
             (What::Remove, Some(id)) => self.remove(domid, id),
-            (What::Set, Some(id)) => self.set(domid, id),
+            (What::Set, Some(id)) => self.change(domid, &about(LinkOp::Set, id)),
             (What::Die, _) if living.len() > 1 => {
                 self.fronts.all.remove(&domid);
                 let died = self.work(|registrar, fronts| registrar.domain_died(domid, fronts));
@@ -281,17 +281,17 @@ impl World {
         }
     }
 
-    fn set(&mut self, domid: Domid, id: i32) -> bool {
-        let Some(answer) = self.ask(domid, &about(LinkOp::Set, id)) else {
-            return false;
-        };
-        if answer.errno == 0 {
-            self.front(domid)
-                .known
-                .entry(id)
-                .and_modify(|known| known.0 = answer.meta);
+    /// Asks for a change, and takes over what came of it.
+    fn change(&mut self, domid: Domid, request: &LinkMsg) -> bool {
+        match self.ask(domid, request) {
+            Some(answer) => {
+                if answer.errno == 0 {
+                    self.front(domid).apply(&answer.meta);
+                }
+                true
+            }
+            None => false,
         }
-        true
     }
 
     fn get(&mut self, domid: Domid, kind: Kind, key: i32) -> bool {
@@ -336,29 +336,14 @@ impl World {
         if *nattch > 0 || front.known[&id].0.state == State::Live as u32 {
             return true;
         }
-        match self.ask(domid, &about(LinkOp::Zero, id)) {
-            Some(answer) => {
-                if answer.errno == 0 {
-                    self.front(domid).apply(&answer.meta);
-                }
-                true
-            }
-            None => false,
-        }
+        self.change(domid, &about(LinkOp::Zero, id))
     }
 
     fn remove(&mut self, domid: Domid, id: i32) -> bool {
         self.unwanted.insert(id);
         let mut request = about(LinkOp::Remove, id);
         request.usage.nattch = self.front(domid).nattch(id);
-        match self.ask(domid, &request) {
-            Some(answer) if answer.errno == 0 => {
-                self.front(domid).apply(&answer.meta);
-                true
-            }
-            Some(_) => true,
-            None => false,
-        }
+        self.change(domid, &request)
     }
 
     /// What must be true whenever no request is under way.
